@@ -1,0 +1,94 @@
+//! The closed loop: a number of callers, each of which calls again as soon as it has its answer.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::error::{Context, Result};
+
+/// The most calls that one measurement makes, whatever its time.
+const CALLS_LIMIT: usize = 10_000_000;
+
+/// Somebody who makes one call after the other.
+pub trait Caller: Send + 'static {
+    /// Makes the next one, and waits for the answer. A failed call ends the measurement.
+    fn call(&mut self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What the callers achieved.
+#[derive(Debug)]
+pub struct Calls {
+    /// Calls answered per second.
+    pub per_second: f64,
+    /// How long each of those took.
+    pub latencies: Vec<Duration>,
+    /// When the first call began.
+    pub begin: Instant,
+}
+
+/// Lets the callers call for so long, and gives them back for the next time. A call counts when it is answered within
+/// the time; those under way at its end are waited for, and not counted.
+pub async fn closed_loop<C: Caller>(callers: Vec<C>, time: Duration) -> Result<(Vec<C>, Calls)> {
+    let limit = CALLS_LIMIT / callers.len().max(1);
+    let begin = Instant::now();
+    let end = begin + time;
+    let mut tasks = JoinSet::new();
+    for mut caller in callers {
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            let mut from = Instant::now();
+            while from < end && latencies.len() < limit {
+                caller.call().await?;
+                let to = Instant::now();
+                if to <= end {
+                    latencies.push(to - from);
+                }
+                from = to;
+            }
+            Result::Ok((caller, latencies))
+        });
+    }
+    let mut callers = Vec::new();
+    let mut latencies = Vec::new();
+    while let Some(joined) = tasks.join_next().await {
+        let (caller, of_caller) = joined.context("a caller")??;
+        callers.push(caller);
+        latencies.extend(of_caller);
+    }
+    let per_second = latencies.len() as f64 / time.as_secs_f64();
+    Ok((callers, Calls { per_second, latencies, begin }))
+}
+
+/// As [`closed_loop`], after a second that warms everything up and does not count.
+pub async fn measured<C: Caller>(callers: Vec<C>, time: Duration) -> Result<(Vec<C>, Calls)> {
+    let (callers, _) = closed_loop(callers, WARM_UP).await?;
+    closed_loop(callers, time).await
+}
+
+/// How long a warm-up lasts.
+pub const WARM_UP: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Sleeper(usize);
+
+    impl Caller for Sleeper {
+        async fn call(&mut self) -> Result<()> {
+            self.0 += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn calls_are_counted_within_the_time() {
+        let callers = vec![Sleeper(0), Sleeper(0)];
+        let (callers, calls) = closed_loop(callers, Duration::from_millis(100)).await.unwrap();
+        let made: usize = callers.iter().map(|caller| caller.0).sum();
+        assert!((2..=40).contains(&calls.latencies.len()), "{}", calls.latencies.len());
+        assert!(made - calls.latencies.len() <= 2);
+        assert!(calls.latencies.iter().all(|latency| *latency >= Duration::from_millis(5)));
+    }
+}

@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Measures Switchboard over real sockets, beside the ceilings of the same machine.
+#[derive(Debug, Parser)]
+#[command(name = "benches/run")]
+pub struct Options {
+    /// What to measure; everything when none is named. The ceilings that a scenario is held against are always measured.
+    #[arg(value_enum)]
+    pub scenarios: Vec<Scenario>,
+
+    /// Which storage to measure.
+    #[arg(long, value_enum, default_value_t = BackendChoice::Both)]
+    pub backend: BackendChoice,
+
+    /// How long each measurement lasts, after a second of warm-up.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=120))]
+    pub seconds: u64,
+
+    /// How often everything is measured; the report shows the median, and the least and the greatest figure.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=50))]
+    pub runs: u64,
+
+    /// Two seconds and one run: shows that everything works, and says little about speed.
+    #[arg(long, conflicts_with_all = ["seconds", "runs"])]
+    pub quick: bool,
+
+    /// Also writes the figures to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// The server to measure, if it is not the one beside this program.
+    #[arg(long, value_name = "PROGRAM")]
+    pub server: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// The empty unary RPC and the bare POST alone.
+    Ceilings,
+    /// Publishes acknowledged per second, of events that no endpoint wants.
+    Publish,
+    /// The same, a hundred events in each call.
+    Batch,
+    /// Webhook deliveries per second, end to end.
+    Deliver,
+    /// The time from send to arrival at 100 events per second.
+    Latency,
+}
+
+/// Which storage the command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendChoice {
+    /// The embedded database.
+    Sqlite,
+    /// A private PostgreSQL server.
+    Postgres,
+    /// One after the other.
+    Both,
+}
+
+/// A storage that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The embedded database.
+    Sqlite,
+    /// A private PostgreSQL server.
+    Postgres,
+}
+
+impl Backend {
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+impl Options {
+    /// Whether this scenario is to be measured.
+    pub fn wants(&self, scenario: Scenario) -> bool {
+        self.scenarios.is_empty() || self.scenarios.contains(&scenario)
+    }
+
+    /// The storages to measure, in order.
+    pub fn backends(&self) -> &'static [Backend] {
+        match self.backend {
+            BackendChoice::Sqlite => &[Backend::Sqlite],
+            BackendChoice::Postgres => &[Backend::Postgres],
+            BackendChoice::Both => &[Backend::Sqlite, Backend::Postgres],
+        }
+    }
+
+    /// How often everything is measured.
+    pub fn runs(&self) -> u64 {
+        if self.quick { 1 } else { self.runs }
+    }
+
+    /// How long a measurement lasts.
+    pub fn time(&self) -> Duration {
+        Duration::from_secs(if self.quick { 2 } else { self.seconds })
+    }
+
+    /// How long the latency scenario lasts: at a hundred events per second, a p99 needs more of them.
+    pub fn latency_time(&self) -> Duration {
+        if self.quick { Duration::from_secs(3) } else { self.time().max(Duration::from_secs(10)) }
+    }
+}

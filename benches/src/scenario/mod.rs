@@ -1,0 +1,68 @@
+//! The scenarios, and the order in which one run goes through them.
+
+mod ceilings;
+mod deliver;
+mod latency;
+mod publish;
+mod reconcile;
+
+use std::collections::BTreeSet;
+
+use crate::error::Result;
+use crate::options::{Backend, Scenario};
+use crate::report::Report;
+use crate::stage::Parts;
+
+pub use ceilings::Ceilings;
+
+/// Measures everything that was asked for on one storage, once.
+pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result<()> {
+    let options = &parts.options;
+    let mut callers = BTreeSet::new();
+    if options.wants(Scenario::Ceilings) || options.wants(Scenario::Deliver) {
+        callers.extend(deliver::CALLERS);
+    }
+    if options.wants(Scenario::Publish) {
+        callers.extend(publish::CALLERS);
+    }
+    if options.wants(Scenario::Batch) {
+        callers.insert(publish::BATCH_CALLERS);
+    }
+
+    let stage = parts.stage(backend).await?;
+    let ceilings = ceilings::measure(&stage, &callers, options.time(), report).await?;
+    if options.wants(Scenario::Publish) {
+        publish::single(&stage, &ceilings, options.time(), report).await?;
+    }
+    if options.wants(Scenario::Batch) {
+        publish::batch(&stage, &ceilings, options.time(), report).await?;
+    }
+    stage.stop().await?;
+
+    if options.wants(Scenario::Deliver) {
+        for endpoints in deliver::ENDPOINTS {
+            for callers in deliver::CALLERS {
+                // A new server each time: none has to carry the history of the one before.
+                let stage = parts.stage(backend).await?;
+                deliver::measure(&stage, endpoints, callers, &ceilings, options.time(), report).await?;
+                stage.stop().await?;
+            }
+        }
+    }
+    if options.wants(Scenario::Latency) {
+        let stage = parts.stage(backend).await?;
+        latency::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
+    Ok(())
+}
+
+/// Says on standard error what is being measured.
+fn say(what: &str) {
+    eprintln!("  {what}");
+}
+
+/// A number of callers in words.
+fn callers_in_words(count: usize) -> String {
+    if count == 1 { "1 caller".to_owned() } else { format!("{count} callers") }
+}

@@ -1,0 +1,117 @@
+//! The server that is measured: a process of its own, with a new database.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Result};
+use crate::key::admin_key;
+use crate::process::{Watchdog, tail};
+
+/// How long the server may take to be ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Starts the server as a child of the watchdog. Its process id comes first, before anything that it prints.
+const BEGIN: &str = r#"
+folder=$1; shift
+sh -c 'echo "$$"; exec "$@"' server "$@" </dev/null 2>"$folder/log" &
+server=$!
+"#;
+
+/// Asks the server to end, gives it half a minute, and removes its folder.
+const END: &str = r#"
+kill -TERM "$server"
+left=300
+while kill -0 "$server" && [ "$left" -gt 0 ]; do sleep 0.1; left=$((left - 1)); done
+kill -KILL "$server"
+wait "$server"
+rm -rf "$folder"
+"#;
+
+/// A running server. Dropping it ends it and removes its folder.
+pub struct Server {
+    watchdog: Watchdog,
+    address: String,
+    pid: u32,
+}
+
+impl Server {
+    /// Starts `program` with its files in `folder`, on SQLite unless there is a `database`, and waits until it is ready.
+    pub async fn start(program: &Path, folder: &Path, database: Option<&str>) -> Result<Self> {
+        let data = folder.join("data");
+        let mut variables = vec![("SWITCHBOARD_ADMIN_KEY", admin_key())];
+        variables.extend(database.map(|url| ("DATABASE_URL", url.to_owned())));
+        let options = ["serve", "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"];
+        let args = [folder.as_os_str(), program.as_os_str()]
+            .into_iter()
+            .chain(options.iter().map(AsRef::as_ref))
+            .chain([data.as_os_str()]);
+        let mut watchdog = Watchdog::new(BEGIN, END, args, &variables)?;
+
+        let output = watchdog.output().ok_or("the server's output can not be read")?;
+        let (say, mut lines) = mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            // To the end, though nobody listens then: the server must always be able to print.
+            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
+                let _ = say.send(line);
+            }
+        });
+
+        let ready = async {
+            let pid = lines.recv().await?.trim().parse().ok()?;
+            loop {
+                if let Some(address) = address_in(&lines.recv().await?) {
+                    return Some((pid, address));
+                }
+            }
+        };
+        match tokio::time::timeout(START_LIMIT, ready).await {
+            Ok(Some((pid, address))) => Ok(Self { watchdog, address, pid }),
+            Ok(None) => Err(failure("the server ended", folder)),
+            Err(_) => Err(failure("the server did not say that it is ready", folder)),
+        }
+    }
+
+    /// Its URL, such as `http://127.0.0.1:41234`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Lets it end in order, and removes its folder.
+    pub async fn stop(self) {
+        self.watchdog.finish().await;
+    }
+}
+
+fn failure(what: &str, folder: &Path) -> Error {
+    format!("{what}. The end of its log:\n{}", tail(&folder.join("log"))).into()
+}
+
+/// The URL in the line that the server prints when it is ready.
+fn address_in(line: &str) -> Option<String> {
+    let url = line.split_whitespace().find_map(|word| word.find("http://").map(|at| &word[at..]))?;
+    Some(url.trim_end_matches(|c: char| !c.is_ascii_digit()).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_in_the_line() {
+        let of = |line: &str| address_in(line);
+        assert_eq!(
+            of("switchboard is ready on http://127.0.0.1:41234").as_deref(),
+            Some("http://127.0.0.1:41234")
+        );
+        assert_eq!(of("ready: http://127.0.0.1:8080/.").as_deref(), Some("http://127.0.0.1:8080"));
+        assert_eq!(of("starting"), None);
+    }
+}

@@ -1,0 +1,16 @@
+DROP TABLE data_keys;
+DROP TABLE settings;
+DROP TABLE api_keys;
+DROP TABLE nodes;
+DROP TABLE delivery_attempts;
+DROP TABLE recipient_lists;
+DROP TABLE captured_emails;
+DROP TABLE email_queue;
+DROP TABLE webhook_deliveries;
+DROP TABLE webhooks;
+DROP TABLE revisions;
+DROP TABLE requests;
+DROP TABLE routes;
+DROP TABLE event_types;
+DROP TABLE events;
+DROP TABLE event_log;

@@ -1,0 +1,115 @@
+//! The files of the data folder: the master key, and the lock on the embedded database.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::config::Config;
+use crate::db::Target;
+use crate::error::{Error, Kind, Result};
+use crate::secret::{KEY_LENGTH, Random, SharedRandom, SystemRandom};
+
+const MASTER_KEY_FILE: &str = "master.key";
+
+/// Keeps other servers away from the embedded database, until it is dropped or the process ends in any way.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that another thread is just starting holds a copy of it until it
+        // runs its program, and the lock with it.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the lock on the database is left to the end of the process");
+        }
+    }
+}
+
+/// Makes the data folder, and takes the embedded database for this process.
+///
+/// # Errors
+/// `FAILED_PRECONDITION` when another server has it.
+pub(super) fn prepare(config: &Config) -> Result<Option<Lock>> {
+    make_folder(&config.data)?;
+    let Target::Sqlite(path) = &config.database else {
+        return Ok(None);
+    };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_folder(parent)?;
+    }
+    let mut name = path.clone().into_os_string();
+    name.push(".lock");
+    let file = OpenOptions::new().create(true).append(true).open(&name).map_err(Error::internal)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Lock(file))),
+        Err(TryLockError::WouldBlock) => {
+            let message = format!("another server is using {}", path.display());
+            Err(Error::new(Kind::FailedPrecondition, "DATABASE_IN_USE", message))
+        }
+        Err(TryLockError::Error(error)) => Err(Error::internal(error)),
+    }
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .map_err(|error| Error::unavailable(format!("the folder {} can not be made", path.display()), error))
+}
+
+/// The master key: given, or in the file `master.key`, which is made at the first start.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when it is not base64 of 32 bytes.
+pub fn master_key(config: &Config, random: &SharedRandom) -> Result<Zeroizing<[u8; KEY_LENGTH]>> {
+    if let Some(given) = &config.master_key {
+        return decode(given.reveal(), "SWITCHBOARD_MASTER_KEY");
+    }
+    let path = config.data.join(MASTER_KEY_FILE);
+    if let Ok(text) = fs::read_to_string(&path).map(Zeroizing::new) {
+        return decode(&text, MASTER_KEY_FILE);
+    }
+    make_folder(&config.data)?;
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
+    random.fill(&mut *key);
+    let text = Zeroizing::new(STANDARD.encode(*key));
+    match write_private(&path, text.as_bytes()) {
+        Ok(()) => {
+            tracing::warn!(file = %path.display(), "a master key was made: back it up, secrets can not be opened without it");
+            Ok(key)
+        }
+        // Another process has just made it.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = Zeroizing::new(fs::read_to_string(&path).map_err(Error::internal)?);
+            decode(&text, MASTER_KEY_FILE)
+        }
+        Err(error) => {
+            Err(Error::unavailable(format!("the master key can not be kept in {}", path.display()), error))
+        }
+    }
+}
+
+/// Writes a file that only its owner can read, whole and durable, or not at all.
+fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut suffix = [0; 8];
+    SystemRandom.fill(&mut suffix);
+    let draft = path.with_extension(format!("draft-{:016x}", u64::from_le_bytes(suffix)));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    // A link fails where a rename would replace a key that another process has made meanwhile.
+    let linked = fs::hard_link(&draft, path);
+    fs::remove_file(&draft)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    linked
+}
+
+fn decode(text: &str, origin: &str) -> Result<Zeroizing<[u8; KEY_LENGTH]>> {
+    let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new).ok();
+    let key = bytes.and_then(|bytes| <[u8; KEY_LENGTH]>::try_from(bytes.as_slice()).ok());
+    key.map(Zeroizing::new).ok_or_else(|| Error::field(origin, "must be the base64 form of 32 bytes"))
+}

@@ -1,0 +1,127 @@
+//! The composition root: opens, wires, serves, drains.  The only place that knows every part.
+
+mod files;
+mod follow;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::rpc::server;
+use crate::secret::{SecretText, SharedRandom, SystemRandom};
+
+pub use files::master_key;
+pub use wire::{Ground, Wired};
+
+/// What the server gets from the machine, so that tests can give it something else.
+#[derive(Clone)]
+pub struct Machine {
+    /// The time.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+    }
+}
+
+/// A running server.
+pub struct App {
+    address: SocketAddr,
+    new_admin_key: Option<SecretText>,
+    wired: Wired,
+    port: tokio::task::JoinHandle<()>,
+    stops: Stops,
+    /// Held as long as the process uses the embedded database.
+    _lock: Option<files::Lock>,
+}
+
+/// What ends the parts, in the order of a drain.
+#[derive(Clone, Default)]
+pub(crate) struct Stops {
+    /// No new requests; live streams say good-bye.
+    pub port: CancellationToken,
+    /// No new attempts.
+    pub delivery: CancellationToken,
+    /// Nothing more to write.
+    pub writer: CancellationToken,
+    /// Attempts, pollers and followers.
+    pub tasks: TaskTracker,
+    /// The writer's loops.
+    pub writers: TaskTracker,
+}
+
+impl App {
+    /// Starts everything; answers when the port is open.
+    ///
+    /// # Errors
+    /// When the database, the master key or the port can not be used.
+    pub async fn start(config: Config) -> Result<Self> {
+        Self::start_on(config, Machine::default()).await
+    }
+
+    /// Starts everything with another clock or randomness.
+    pub async fn start_on(config: Config, machine: Machine) -> Result<Self> {
+        let lock = files::prepare(&config)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+            Error::unavailable(format!("the address {} can not be listened on", config.listen), error)
+        })?;
+        let address = listener.local_addr().map_err(Error::internal)?;
+        let stops = Stops::default();
+        let ground = Ground::open(&config, machine).await?;
+        let wired = Wired::new(ground, &config, &stops).await?;
+        let new_admin_key = wired.api_keys.create_first(config.admin_key.clone()).await?;
+        let router = wired.router(&config, &stops).await?;
+        let metrics = Arc::clone(&wired.metrics);
+        let port =
+            tokio::spawn(server::serve(listener, router, config.port.clone(), metrics, stops.port.clone()));
+        Ok(Self { address, new_admin_key, wired, port, stops, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The admin key, when this start made it.
+    pub fn new_admin_key(&self) -> Option<&SecretText> {
+        self.new_admin_key.as_ref()
+    }
+
+    /// Looks for due deliveries now, as after a clock was moved.
+    pub fn wake(&self) {
+        self.wired.webhook_engine.wake();
+        self.wired.email_engine.wake();
+    }
+
+    /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.
+    pub async fn stop(self) {
+        let Self { wired, port, stops, .. } = self;
+        wired.health.stop(wired.methods.services()).await;
+        stops.port.cancel();
+        if let Err(error) = port.await {
+            tracing::error!(%error, "the port ended badly");
+        }
+        wired.webhook_engine.close();
+        wired.email_engine.close();
+        stops.delivery.cancel();
+        stops.tasks.close();
+        if tokio::time::timeout(wire::ATTEMPT_DRAIN, stops.tasks.wait()).await.is_err() {
+            tracing::warn!("attempts were cut off by the drain; they are made again at the next start");
+        }
+        stops.writer.cancel();
+        stops.writers.close();
+        stops.writers.wait().await;
+        wired.give_back().await;
+    }
+}

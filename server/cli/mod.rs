@@ -1,0 +1,59 @@
+//! The command line: one file per command.
+
+pub mod demo;
+mod key;
+mod migrate;
+mod options;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+
+/// The communication server that an application hands its events to.
+#[derive(Debug, Parser)]
+#[command(name = "switchboard", version, about)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the server.
+    Serve(serve::Arguments),
+    /// Run the whole job once, in one process on a fresh database, and check it.
+    Demo(demo::Arguments),
+    /// Bring the database up to date, and say what was done.
+    Migrate(options::DatabaseOptions),
+    /// Make API keys.
+    #[command(subcommand)]
+    Key(key::Verb),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let command = Command::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output::fail(&format!("the runtime can not start: {error}")),
+    };
+    runtime.block_on(async {
+        match command.verb {
+            Verb::Serve(arguments) => exit(serve::run(arguments).await),
+            Verb::Demo(arguments) => demo::run(arguments).await,
+            Verb::Migrate(options) => exit(migrate::run(options).await),
+            Verb::Key(verb) => exit(key::run(verb).await),
+        }
+    })
+}
+
+fn exit(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output::fail(&error.to_string()),
+    }
+}

@@ -1,0 +1,16 @@
+//! What commands print.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints a line for whoever ran the command.  A reader that went away is not an error.
+pub(super) fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Says what went wrong.
+pub(super) fn fail(text: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "error: {text}");
+    ExitCode::FAILURE
+}

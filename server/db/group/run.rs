@@ -1,0 +1,174 @@
+//! Writes one group: all of it in one transaction, or, when the database refuses something, in smaller ones until what
+//! is bad stands alone.
+
+use std::panic::AssertUnwindSafe;
+
+use diesel::connection::SimpleConnection;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel_async::SimpleAsyncConnection;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::batch::{AnyBatch, Failure, Fault};
+use crate::db::{Conn, Db};
+use crate::error::{Error, Kind};
+
+type Batches = Vec<Box<dyn AnyBatch>>;
+
+/// How often a group may find its context out of date before that counts as a fault.
+const REFRESHES: usize = 5;
+
+/// How a transaction ended.
+enum End {
+    Committed,
+    /// This batch's context is out of date; nothing was written.
+    Stale(usize),
+    /// The database refused a statement; nothing was written, so that parts may be tried again.
+    Refused(DieselError),
+    /// Whether anything was written is not known, or trying again is of no use.
+    Broken(DieselError),
+}
+
+/// Writes the batches and answers their callers.
+pub(super) fn group(db: &Db, batches: Batches) -> BoxFuture<'_, ()> {
+    async move {
+        match write(db, batches).await {
+            Ok(()) => {}
+            Err((mut batches, Trouble::Refused)) if batches.len() > 1 => {
+                for batch in batches.drain(..) {
+                    group(db, vec![batch]).await;
+                }
+            }
+            Err((mut batches, Trouble::Refused)) => {
+                for batch in batches.drain(..).flat_map(AnyBatch::split) {
+                    group(db, vec![batch]).await;
+                }
+            }
+            Err((batches, Trouble::Failed(failure))) => {
+                tracing::warn!(error = failure.message, "a group of writes failed");
+                for batch in batches {
+                    batch.failed(&failure);
+                }
+            }
+        }
+    }
+    .boxed()
+}
+
+enum Trouble {
+    /// Try the parts.
+    Refused,
+    /// Give up.
+    Failed(Failure),
+}
+
+async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> {
+    let mut conn = match db.writer().await {
+        Ok(conn) => conn,
+        Err(error) => return Err((batches, Trouble::Failed(failure(&error)))),
+    };
+    for _ in 0..REFRESHES {
+        let (back, end) = match &mut conn {
+            Conn::Sqlite(handle) => {
+                let run = handle.spawn_blocking(move |c| Ok(sqlite(c, batches)));
+                match run.await {
+                    Ok(end) => end,
+                    // The batches went down with the thread, and their callers learn it from their closed channels.
+                    Err(error) => {
+                        tracing::error!(%error, "a group of writes was lost");
+                        return Ok(());
+                    }
+                }
+            }
+            Conn::Postgres(handle) => postgres(handle, batches).await,
+        };
+        batches = back;
+        match end {
+            End::Committed => {
+                drop(conn);
+                batches.into_iter().for_each(AnyBatch::committed);
+                return Ok(());
+            }
+            End::Stale(index) => {
+                if let Err(error) = batches[index].refresh(&mut conn).await {
+                    return Err((batches, Trouble::Failed(failure(&error))));
+                }
+            }
+            End::Refused(error) => {
+                let alone = batches.len() == 1 && batches[0].len() == 1;
+                let trouble = if alone { Trouble::Failed(failure(&error.into())) } else { Trouble::Refused };
+                return Err((batches, trouble));
+            }
+            End::Broken(error) => return Err((batches, Trouble::Failed(failure(&error.into())))),
+        }
+    }
+    let failure = Failure { kind: Kind::Unavailable, message: "the subscriptions change too fast".into() };
+    Err((batches, Trouble::Failed(failure)))
+}
+
+fn failure(error: &Error) -> Failure {
+    Failure { kind: error.kind(), message: error.to_string() }
+}
+
+fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches, End) {
+    if let Err(error) = conn.batch_execute("BEGIN IMMEDIATE") {
+        // A group that panicked may have left its transaction open.
+        let _ = conn.batch_execute("ROLLBACK");
+        if conn.batch_execute("BEGIN IMMEDIATE").is_err() {
+            return (batches, End::Broken(error));
+        }
+    }
+    let mut end = End::Committed;
+    for (index, batch) in batches.iter_mut().enumerate() {
+        if let Err(fault) = batch.sqlite(conn) {
+            end = of_fault(index, fault);
+            break;
+        }
+    }
+    if matches!(end, End::Committed)
+        && let Err(error) = conn.batch_execute("COMMIT")
+    {
+        end = End::Broken(error);
+    }
+    if !matches!(end, End::Committed) {
+        // Without effect when SQLite has rolled back by itself, as it does when the disk is full.
+        let _ = conn.batch_execute("ROLLBACK");
+    }
+    (batches, end)
+}
+
+async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batches) -> (Batches, End) {
+    if let Err(error) = conn.batch_execute("BEGIN").await {
+        return (batches, End::Broken(error));
+    }
+    let mut end = End::Committed;
+    for (index, batch) in batches.iter_mut().enumerate() {
+        // A write that panics must cost its group, and neither the loop nor the connection.
+        let written = AssertUnwindSafe(batch.postgres(conn)).catch_unwind().await;
+        let panicked = || Fault::Database(DieselError::QueryBuilderError("a write panicked".into()));
+        if let Err(fault) = written.unwrap_or_else(|_| Err(panicked())) {
+            end = of_fault(index, fault);
+            break;
+        }
+    }
+    if matches!(end, End::Committed)
+        && let Err(error) = conn.batch_execute("COMMIT").await
+    {
+        return (batches, End::Broken(error));
+    }
+    if !matches!(end, End::Committed) {
+        let _ = conn.batch_execute("ROLLBACK").await;
+    }
+    (batches, end)
+}
+
+fn of_fault(index: usize, fault: Fault) -> End {
+    match fault {
+        Fault::Stale => End::Stale(index),
+        Fault::Database(error) => match &error {
+            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+            | DieselError::BrokenTransactionManager => End::Broken(error),
+            _ => End::Refused(error),
+        },
+    }
+}

@@ -1,0 +1,43 @@
+//! The delivery engine: it carries every channel's deliveries, and knows none of the channels.
+//!
+//! # Who is who
+//! * A **delivery** is a row of `webhook_deliveries` or `email_queue` ([`Table`]): one piece of work for one destination.
+//! * A **channel** ([`Channel`]) says how one attempt is made and what its outcome means; nothing else.
+//! * A **lane** ([`lane`]) is the queue of one destination on this node, with its own workers: what waits for a slow
+//!   destination occupies that destination's lane only.
+//! * The **state machine** ([`machine`]) is a pure function; every change of state in the system is one of its steps.
+//! * A **lease** says which node has a delivery in hand: an owner and a token that grows with every claim.
+//!
+//! # The flow
+//! ```text
+//! publish ── one commit ──▶ rows, those with room in their lane already leased to this node (`sending`)
+//!        └─ after commit ─▶ lane ─▶ worker ─▶ Channel::attempt ─▶ completion (grouped commit)
+//!                             ▲                                     ├─▶ state by machine::next, and an attempt row
+//! poller: rows that are due ──┘ claims, for each lane with room     └─▶ frees the slot in the lane
+//! ```
+//!
+//! # Guarantees
+//! * What was acknowledged is attempted until it ends in a final state: it is a row before it is acknowledged, and rows
+//!   in the hands of a node that died return to the queue (at start on SQLite, when the node's lease ends on
+//!   PostgreSQL).
+//! * A destination gets a delivery twice only when an attempt's result could not be made durable: after a crash, or when
+//!   the remote outcome is unknown.  At most [`Limits::lane`] per destination are in that state at any time, because a
+//!   slot is freed only by the commit of its result.  A repeat has the same id.
+//! * A result is written only by the holder of the lease: a worker that comes late is refused.
+//! * Nothing is delivered that was not committed: hand-over happens after the commit.
+
+mod completion;
+pub mod engine;
+pub mod lane;
+pub mod machine;
+pub mod model;
+pub mod node;
+mod poller;
+pub mod store;
+
+pub use completion::{Completion, Ledger};
+pub use engine::{Attempt, Channel, Engine, Leased};
+pub use lane::{Limits, Slot};
+pub use machine::{Input, Outcome, Policy, Status, next};
+pub use model::{State, Table};
+pub use node::Node;

@@ -1,0 +1,140 @@
+//! Finds deliveries that are due in the database: retries, what did not fit in hand, what a dead process left behind.
+//!
+//! It looks every half second, at once when a lane with a backlog has room again, and when it is woken.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Channel, Leased, Shared, submit};
+use super::store;
+use crate::clock::Stopwatch;
+use crate::error::Result;
+
+const INTERVAL: Duration = Duration::from_millis(500);
+/// How often to look for strays.
+const STRAY_INTERVAL: Duration = Duration::from_secs(5);
+/// How many are claimed at a time.
+const CLAIM: usize = 256;
+
+pub(super) async fn run<C: Channel>(shared: Arc<Shared<C>>, stop: CancellationToken) {
+    let mut strays = Strays::default();
+    loop {
+        if shared.db.is_shared()
+            && let Err(error) = strays.look(&shared).await
+        {
+            tracing::warn!(channel = shared.channel.table().channel(), %error, "looking for strays failed");
+        }
+        if shared.node.holds_lease()
+            && let Err(error) = poll(&shared).await
+        {
+            tracing::warn!(channel = shared.channel.table().channel(), %error, "looking for due deliveries failed");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.wake.notified() => {}
+            () = shared.lanes.room.notified() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// Deliveries that the database says this node has in hand, and that it has not.
+///
+/// A commit whose outcome is unknown, as when the connection broke in it, may have leased rows to this node that it
+/// never took.  What is a stray twice, with time between, was no hand-over under way.
+#[derive(Default)]
+struct Strays {
+    seen: HashSet<(String, i64)>,
+    looked: Option<Stopwatch>,
+}
+
+impl Strays {
+    async fn look<C: Channel>(&mut self, shared: &Arc<Shared<C>>) -> Result<()> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < STRAY_INTERVAL) {
+            return Ok(());
+        }
+        self.looked = Some(Stopwatch::start());
+        let (table, owner) = (shared.channel.table(), shared.node.id());
+        let owned = store::owned(&mut shared.db.reader().await?, table, owner).await?;
+        let strays: HashSet<_> = shared.lanes.without(owned).into_iter().collect();
+        let lost: Vec<_> = strays.intersection(&self.seen).cloned().collect();
+        self.seen = strays;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            channel = table.channel(),
+            count = lost.len(),
+            "deliveries of an unknown commit return to the queue"
+        );
+        store::give_back(&shared.db, table, owner, lost, shared.clock.now()).await
+    }
+}
+
+async fn poll<C: Channel>(shared: &Arc<Shared<C>>) -> Result<()> {
+    let abandoned = std::mem::take(&mut *shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
+    if !abandoned.is_empty() {
+        let (table, owner, now) = (shared.channel.table(), shared.node.id(), shared.clock.now());
+        if let Err(error) = store::give_back(&shared.db, table, owner, abandoned.clone(), now).await {
+            shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner).extend(abandoned);
+            return Err(error);
+        }
+    }
+    let due =
+        store::due_lanes(&mut shared.db.reader().await?, shared.channel.table(), shared.clock.now()).await?;
+    for lane in due {
+        let lane: Arc<str> = lane.into();
+        let claimed = claim(shared, &lane).await?;
+        shared.lanes.set_backlog(&lane, claimed);
+    }
+    Ok(())
+}
+
+/// Claims what fits; answers whether there may be more.
+async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<bool> {
+    let term = shared.node.term();
+    let wanted = shared.lanes.free(lane).min(CLAIM);
+    let mut slots: Vec<_> = (0..wanted).map_while(|_| shared.lanes.reserve(lane, term)).collect();
+    if slots.is_empty() {
+        return Ok(true);
+    }
+    let (table, owner, now, limit) =
+        (shared.channel.table(), shared.node.id(), shared.clock.now(), slots.len());
+    let (name, channel) = (Arc::clone(lane), Arc::clone(&shared.channel));
+    let (claimed, payloads) = shared
+        .db
+        .transaction(move |conn| {
+            Box::pin(async move {
+                let claimed = store::claim(conn, table, &name, owner, now, limit as i64).await?;
+                let ids = claimed.iter().map(|row| row.id.clone()).collect();
+                let payloads = channel.load(conn, ids).await?;
+                Ok((claimed, payloads))
+            })
+        })
+        .await?;
+    let more = claimed.len() == limit;
+    let mut payloads: std::collections::HashMap<_, _> = payloads.into_iter().collect();
+    let mut lost = Vec::new();
+    for row in claimed {
+        let Some(slot) = slots.pop() else { break };
+        let Some(payload) = payloads.remove(&row.id) else {
+            lost.push(row.id);
+            continue;
+        };
+        let attempts = u32::try_from(row.attempts).unwrap_or(0);
+        let (lane, due, token) = (Arc::clone(lane), row.next_attempt_at, row.lease_token);
+        submit(shared, slot, Leased { id: row.id, lane, attempts, due, token, payload });
+    }
+    if !lost.is_empty() {
+        tracing::warn!(
+            channel = table.channel(),
+            count = lost.len(),
+            "deliveries have lost what they should deliver"
+        );
+        store::give_up(&shared.db, table, lost, now).await?;
+    }
+    Ok(more)
+}

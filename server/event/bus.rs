@@ -1,0 +1,218 @@
+//! The live end of the log on this node: what was committed, shared by all who watch.
+//!
+//! The bus keeps the newest events in memory, contiguous, in order.  A publish of this node appends its events right
+//! after the commit; where somebody else's events lie between (another node's, on PostgreSQL), the tail task reads them
+//! from the log first.  A watcher has a position and nothing else: it takes what follows from memory, or from the log
+//! when it is further behind, so that a slow one costs nothing and loses nothing.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::log;
+use super::model::Event;
+use crate::db::Db;
+use crate::error::Result;
+
+/// How many events are kept in memory.
+const RING_EVENTS: usize = 65_536;
+/// How many bytes of payload are kept in memory.
+const RING_BYTES: usize = 64 * 1024 * 1024;
+/// How many events are read at a time.
+const BATCH: usize = 512;
+/// How often the log is read for other nodes' events when nothing says that there are some.
+const POLL: Duration = Duration::from_millis(200);
+
+/// An event on the bus, with room for its encoded form: made by whoever needs it first, shared by all.
+#[derive(Debug)]
+pub struct Record {
+    /// The event.
+    pub event: Event,
+    /// The event as it goes over the wire.
+    pub encoded: OnceLock<Bytes>,
+}
+
+impl Record {
+    fn new(event: Event) -> Arc<Self> {
+        Arc::new(Self { event, encoded: OnceLock::new() })
+    }
+
+    fn weight(&self) -> usize {
+        self.event.fact.data.len() + 256
+    }
+}
+
+/// The bus.
+pub struct Bus {
+    db: Db,
+    epoch: i64,
+    ring: RwLock<Ring>,
+    head: watch::Sender<i64>,
+    watchers: AtomicUsize,
+    tail: Notify,
+}
+
+#[derive(Default)]
+struct Ring {
+    records: VecDeque<Arc<Record>>,
+    bytes: usize,
+    /// The position of the last record, or where the bus started when there is none.
+    last: i64,
+}
+
+impl Ring {
+    fn push(&mut self, record: Arc<Record>) {
+        debug_assert_eq!(record.event.position, self.last + 1, "the ring has no gaps");
+        self.last = record.event.position;
+        self.bytes += record.weight();
+        self.records.push_back(record);
+        while self.records.len() > RING_EVENTS || self.bytes > RING_BYTES {
+            let Some(oldest) = self.records.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.weight();
+        }
+    }
+
+    /// What follows `position`; `None` when the ring does not reach back that far.
+    fn after(&self, position: i64, limit: usize) -> Option<Vec<Arc<Record>>> {
+        if position >= self.last {
+            return Some(Vec::new());
+        }
+        let first = self.records.front()?.event.position;
+        let skip = usize::try_from(position + 1 - first).ok()?;
+        Some(self.records.iter().skip(skip).take(limit).cloned().collect())
+    }
+}
+
+impl Bus {
+    /// A bus that starts at the end of the log.
+    pub async fn open(db: Db) -> Result<Arc<Self>> {
+        let (epoch, last) = log::head(&mut db.reader().await?).await?;
+        Ok(Arc::new(Self {
+            db,
+            epoch,
+            ring: RwLock::new(Ring { last, ..Ring::default() }),
+            head: watch::Sender::new(last),
+            watchers: AtomicUsize::new(0),
+            tail: Notify::new(),
+        }))
+    }
+
+    /// Tells this database from every other.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Takes events that this node has just committed.
+    pub fn committed(&self, events: &[Event]) {
+        let Some(first) = events.first() else { return };
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        if first.position != ring.last + 1 {
+            // Something of another node's comes first, or the tail task has been faster.
+            drop(ring);
+            self.tail.notify_one();
+            return;
+        }
+        for event in events {
+            ring.push(Record::new(event.clone()));
+        }
+        // Under the lock, so that the head never goes back.
+        self.head.send_replace(ring.last);
+    }
+
+    /// Follows what other nodes commit, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let poll = self.db.is_shared();
+        loop {
+            if let Err(error) = self.catch_up().await {
+                tracing::warn!(%error, "the live log could not be read");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.tail.notified() => {}
+                () = tokio::time::sleep(POLL), if poll => {}
+            }
+        }
+    }
+
+    async fn catch_up(&self) -> Result<()> {
+        loop {
+            let last = self.ring.read().unwrap_or_else(PoisonError::into_inner).last;
+            let events = log::read_after(&mut self.db.reader().await?, last, BATCH as i64).await?;
+            let full = events.len() == BATCH;
+            let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+            for event in events {
+                // A publish of this node may have appended some of them while the query ran.
+                if event.position == ring.last + 1 {
+                    ring.push(Record::new(event));
+                }
+            }
+            let last = ring.last;
+            drop(ring);
+            self.head.send_if_modified(|head| std::mem::replace(head, last) != last);
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts watching.
+    pub fn watch(self: &Arc<Self>) -> Watcher {
+        self.watchers.fetch_add(1, Ordering::Relaxed);
+        Watcher { bus: Arc::clone(self), head: self.head.subscribe() }
+    }
+
+    /// How many watch.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+}
+
+/// Somebody who watches the bus.
+pub struct Watcher {
+    bus: Arc<Bus>,
+    head: watch::Receiver<i64>,
+}
+
+impl Watcher {
+    /// The position of the last event that is known here.
+    pub fn head(&self) -> i64 {
+        *self.head.borrow()
+    }
+
+    /// The next events after `position`, in order and without a gap; empty when there is none yet.
+    pub async fn after(&mut self, position: i64) -> Result<Vec<Arc<Record>>> {
+        // Marked as seen before it is read: what comes in between wakes `changed`.
+        let head = *self.head.borrow_and_update();
+        if position >= head {
+            return Ok(Vec::new());
+        }
+        let shared = self.bus.ring.read().unwrap_or_else(PoisonError::into_inner).after(position, BATCH);
+        match shared {
+            Some(records) => Ok(records),
+            None => {
+                let events =
+                    log::read_after(&mut self.bus.db.reader().await?, position, BATCH as i64).await?;
+                Ok(events.into_iter().map(Record::new).collect())
+            }
+        }
+    }
+
+    /// Waits until there may be something new.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as the bus that this watcher holds.
+        let _ = self.head.changed().await;
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.bus.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

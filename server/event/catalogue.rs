@@ -1,0 +1,198 @@
+//! The event types that come with the server, with the fields of their payloads.
+
+/// One field of a payload.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Field {
+    /// Its key.
+    pub name: String,
+    /// Its JSON type.
+    #[serde(rename = "type")]
+    pub json_type: String,
+    /// What it says.
+    pub description: String,
+    /// Whether every event of the type has it.
+    pub required: bool,
+}
+
+/// A built-in type.
+#[derive(Debug)]
+pub struct BuiltIn {
+    /// Its name.
+    pub name: &'static str,
+    /// When it is published.
+    pub description: &'static str,
+    fields: &'static [(&'static str, &'static str, bool, &'static str)],
+    /// A payload that shows the fields.
+    pub sample: &'static str,
+}
+
+impl BuiltIn {
+    /// The fields.
+    pub fn fields(&self) -> Vec<Field> {
+        let field = |&(name, json_type, required, description): &(&str, &str, bool, &str)| Field {
+            name: name.into(),
+            json_type: json_type.into(),
+            description: description.into(),
+            required,
+        };
+        self.fields.iter().map(field).collect()
+    }
+}
+
+/// The built-in type of this name.
+pub fn find(name: &str) -> Option<&'static BuiltIn> {
+    BUILT_IN.iter().find(|built_in| built_in.name == name)
+}
+
+/// All of them.
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn {
+        name: "ticket.created",
+        description: "A ticket was opened.",
+        fields: &[
+            ("ticket_id", "integer", true, "The ticket's number."),
+            ("title", "string", true, "What it is about."),
+            ("priority", "string", true, "low, medium, high or critical."),
+            ("created_by", "string", true, "Who opened it."),
+            ("created_at", "string", false, "When, in RFC 3339."),
+            ("status", "string", false, "Its status, open when absent."),
+        ],
+        sample: r#"{"ticket_id":42,"title":"Pump 3 has stopped","priority":"critical","created_by":"jo","created_at":"2026-01-31T10:29:55Z"}"#,
+    },
+    BuiltIn {
+        name: "ticket.updated",
+        description: "A ticket's status or details changed.",
+        fields: &[
+            ("ticket_id", "integer", true, "The ticket's number."),
+            (
+                "changes",
+                "object",
+                true,
+                "For each changed field its new value, or an object with from and to.",
+            ),
+            ("updated_by", "string", true, "Who changed it."),
+            ("title", "string", false, "What it is about."),
+        ],
+        sample: r#"{"ticket_id":42,"title":"Pump 3 has stopped","changes":{"status":{"from":"open","to":"solved"}},"updated_by":"jo"}"#,
+    },
+    BuiltIn {
+        name: "ticket.comment",
+        description: "Somebody commented on a ticket.",
+        fields: &[
+            ("ticket_id", "integer", true, "The ticket's number."),
+            ("text", "string", true, "The comment."),
+            ("author", "string", true, "Who wrote it."),
+            ("created_at", "string", true, "When, in RFC 3339."),
+        ],
+        sample: r#"{"ticket_id":42,"text":"The fuse was blown.","author":"jo","created_at":"2026-01-31T11:02:00Z"}"#,
+    },
+    BuiltIn {
+        name: "inventory.low_stock",
+        description: "An item's stock fell below its reorder level.",
+        fields: &[
+            ("item_name", "string", true, "The item."),
+            ("current_stock", "number", true, "How much is left."),
+            ("reorder_level", "number", true, "The level below which it is to be ordered."),
+            ("unit", "string", false, "The unit of both."),
+            ("category", "string", false, "The item's category."),
+        ],
+        sample: r#"{"item_name":"Fish feed 3 mm","current_stock":12.5,"reorder_level":50,"unit":"kg","category":"Feed"}"#,
+    },
+    BuiltIn {
+        name: "user.created",
+        description: "An account was made for somebody.",
+        fields: &[
+            ("username", "string", true, "The login name."),
+            ("email", "string", true, "The account's mail address."),
+            ("role", "string", true, "The account's role."),
+            ("user_name", "string", false, "What to call the person."),
+            ("login_url", "string", false, "Where to sign in."),
+        ],
+        sample: r#"{"username":"jo","email":"jo@example.com","role":"manager","user_name":"Jo"}"#,
+    },
+    BuiltIn {
+        name: "user.login",
+        description: "Somebody signed in.",
+        fields: &[
+            ("username", "string", true, "The login name."),
+            ("ip_address", "string", true, "From where."),
+            ("timestamp", "string", true, "When, in RFC 3339."),
+        ],
+        sample: r#"{"username":"jo","ip_address":"192.0.2.7","timestamp":"2026-01-31T08:00:00Z"}"#,
+    },
+    BuiltIn {
+        name: "dashboard.update",
+        description: "The statistics of a dashboard changed.",
+        fields: &[("stats", "object", true, "The statistics by name.")],
+        sample: r#"{"stats":{"open_tickets":7,"low_stock_items":2}}"#,
+    },
+    BuiltIn {
+        name: "user.online",
+        description: "Somebody's first connection was opened.",
+        fields: &[("user_id", "string", true, "Who."), ("username", "string", true, "The login name.")],
+        sample: r#"{"user_id":"17","username":"jo"}"#,
+    },
+    BuiltIn {
+        name: "user.offline",
+        description: "Somebody's last connection is gone.",
+        fields: &[("user_id", "string", true, "Who."), ("username", "string", true, "The login name.")],
+        sample: r#"{"user_id":"17","username":"jo"}"#,
+    },
+    BuiltIn {
+        name: "notification",
+        description: "A message for people.",
+        fields: &[
+            ("message", "string", true, "What to show."),
+            ("type", "string", true, "info, success, warning or error."),
+            ("priority", "string", true, "low, normal, high or critical."),
+            ("title", "string", false, "A headline."),
+        ],
+        sample: r#"{"message":"Water temperature is above 30 degrees","type":"warning","priority":"critical"}"#,
+    },
+    BuiltIn {
+        name: "user.registered",
+        description: "Somebody registered; sends the welcome mail.",
+        fields: &[
+            ("email", "string", true, "The address to welcome."),
+            ("user_name", "string", false, "What to call the person."),
+            ("user_id", "string", false, "Who."),
+        ],
+        sample: r#"{"email":"sam@example.com","user_name":"Sam","user_id":"18"}"#,
+    },
+    BuiltIn {
+        name: "application.status_changed",
+        description: "A job application's status changed; sends the status mail.",
+        fields: &[
+            ("email", "string", true, "The applicant's address."),
+            ("job_title", "string", true, "The job."),
+            ("new_status", "string", true, "The status now."),
+            ("old_status", "string", false, "The status before."),
+            ("company", "string", false, "Who offers the job."),
+            ("user_name", "string", false, "What to call the applicant."),
+            ("application_url", "string", false, "Where to see the application."),
+        ],
+        sample: r#"{"email":"sam@example.com","user_name":"Sam","job_title":"Gardener","company":"Green Ltd","old_status":"applied","new_status":"interview"}"#,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::model::check_event_type;
+
+    #[test]
+    fn every_sample_has_the_required_fields_and_no_unknown_ones() {
+        for built_in in BUILT_IN {
+            check_event_type(built_in.name).unwrap();
+            let sample: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_str(built_in.sample).unwrap();
+            let fields = built_in.fields();
+            for field in fields.iter().filter(|field| field.required) {
+                assert!(sample.contains_key(&field.name), "{} lacks {}", built_in.name, field.name);
+            }
+            for key in sample.keys() {
+                assert!(fields.iter().any(|field| field.name == *key), "{} has {key}", built_in.name);
+            }
+        }
+    }
+}

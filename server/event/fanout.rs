@@ -1,0 +1,35 @@
+//! What a channel adds to a publish.
+//!
+//! A channel keeps in memory who wants which events, with the revision of the database that it was read at.  Inside a
+//! publish's transaction it plans its deliveries and writes them; after the commit it takes them in hand.
+
+use futures_util::future::BoxFuture;
+
+use super::model::Event;
+use crate::clock::Timestamp;
+use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
+use crate::error::Result;
+
+/// A channel, as a publish sees it.
+pub trait Fanout: Send + Sync + 'static {
+    /// The revision of the subscriptions that it plans by.
+    fn revision(&self) -> i64;
+
+    /// Reads the subscriptions anew.
+    fn refresh<'a>(&'a self, conn: &'a mut Conn) -> BoxFuture<'a, Result<()>>;
+
+    /// The deliveries that it wants for these events; `None` when there are none.
+    fn plan(&self, events: &[Event], now: Timestamp) -> Option<Box<dyn Planned>>;
+}
+
+/// Deliveries that are not written yet.
+pub trait Planned: Send + Sync {
+    /// Writes their rows to SQLite.
+    fn sqlite(&self, conn: &mut SqliteWriter) -> QueryResult<()>;
+
+    /// Writes their rows to PostgreSQL.
+    fn postgres<'a>(&'a self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>>;
+
+    /// Their rows are durable: takes those in hand that have room.
+    fn committed(self: Box<Self>);
+}

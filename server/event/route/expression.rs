@@ -1,0 +1,139 @@
+//! Expressions of routes: conditions, and values for variables.
+//!
+//! They are minijinja's, over what an event says.  An expression reads and computes; it can not loop for ever (fuel),
+//! and it reaches nothing but what it is given.
+
+use std::sync::LazyLock;
+
+use minijinja::value::Serde;
+use minijinja::{Environment, Expression as Compiled, UndefinedBehavior, Value};
+
+use crate::event::model::Fact;
+
+/// Instructions that one evaluation may take; a condition takes about ten.
+const FUEL: u64 = 10_000;
+const LENGTH_LIMIT: usize = 1_024;
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    // A field that an event lacks is nothing, so that a condition on it is false and not an error.
+    environment.set_undefined_behavior(UndefinedBehavior::Chainable);
+    environment.set_fuel(Some(FUEL));
+    environment
+});
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Expression(Compiled<'static, 'static>);
+
+impl Expression {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn compile(text: &str) -> Result<Self, String> {
+        if text.len() > LENGTH_LIMIT {
+            return Err(format!("must have at most {LENGTH_LIMIT} characters"));
+        }
+        let compiled = ENVIRONMENT.compile_expression_owned(text.to_owned());
+        compiled.map(Self).map_err(|error| format!("is not an expression: {}", describe(&error)))
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn evaluate(&self, context: &Value) -> Result<Value, String> {
+        self.0.eval(context).map_err(|error| describe(&error))
+    }
+
+    /// Whether its value counts as true; one that fails does not.
+    pub fn is_true(&self, context: &Value) -> bool {
+        self.evaluate(context).is_ok_and(|value| value.is_true())
+    }
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+}
+
+/// What expressions can name.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The event's payload.
+    pub data: serde_json::Map<String, serde_json::Value>,
+    /// The names, for expressions.
+    pub context: Value,
+}
+
+impl Scope {
+    /// The names that an event gives, and `branding`.
+    pub fn new(fact: &Fact, branding: &Value) -> Self {
+        // Payloads were checked when they were accepted.
+        let data: serde_json::Map<_, _> = serde_json::from_str(&fact.data).unwrap_or_default();
+        let context = minijinja::context! {
+            data => Value::from(Serde(&data)),
+            event_type => &*fact.event_type,
+            event_id => &*fact.id,
+            created_at => fact.created_at.to_string(),
+            actor => fact.actor.as_str(),
+            subject => fact.subject.as_str(),
+            branding => branding,
+        };
+        Self { data, context }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn scope(data: &str) -> Scope {
+        let fact = Fact {
+            id: "evt_1".into(),
+            event_type: "ticket.created".into(),
+            data: data.into(),
+            actor: "jo".into(),
+            subject: String::new(),
+            created_at: Timestamp::from_micros(0),
+        };
+        Scope::new(&fact, &Value::from(Serde(serde_json::json!({"site_url": "https://example.com"}))))
+    }
+
+    fn holds(condition: &str, data: &str) -> bool {
+        Expression::compile(condition).unwrap().is_true(&scope(data).context)
+    }
+
+    #[test]
+    fn a_condition_reads_the_event() {
+        assert!(holds("data.priority == \"critical\"", r#"{"priority":"critical"}"#));
+        assert!(!holds("data.priority == \"critical\"", r#"{"priority":"low"}"#));
+        assert!(holds("data.stock < 10 and actor == 'jo'", r#"{"stock":9.5}"#));
+        assert!(holds("event_type in ['ticket.created']", "{}"));
+    }
+
+    #[test]
+    fn what_is_missing_makes_it_false_and_never_an_error() {
+        assert!(!holds("data.priority == \"critical\"", "{}"));
+        assert!(!holds("data.a.b.c > 3", "{}"));
+        assert!(!holds("data.a.b", "{}"));
+    }
+
+    #[test]
+    fn bad_expressions_are_refused() {
+        for bad in ["data.", "1 +", "{{ data }}", "data.x ==", "", "a b"] {
+            assert!(Expression::compile(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_expression_ends() {
+        // Its answer does not matter; that there is one does.
+        let long = "[".to_owned() + &"0, ".repeat(300) + "0]|sort|reverse|join(',')|length > 0";
+        let _ = Expression::compile(&long).unwrap().is_true(&scope("{}").context);
+        let value = Expression::compile("branding.site_url ~ '/tickets/' ~ data.ticket_id").unwrap();
+        let value = value.evaluate(&scope(r#"{"ticket_id":42}"#).context).unwrap();
+        assert_eq!(value.as_str(), Some("https://example.com/tickets/42"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The use cases of events: publish, read, list.
+
+use std::sync::Arc;
+
+use super::bus::Bus;
+use super::cursor::Cursor;
+use super::model::{self, Event, Fact};
+use super::pattern::{self, Pattern};
+use super::publish::{PublishWrite, Published};
+use super::registry::Registry;
+use super::request::{RequestKey, check_request_id};
+use super::store;
+pub use super::store::{ListFilter, Outcome};
+use crate::clock::SharedClock;
+use crate::db::Db;
+use crate::db::group::Lane;
+use crate::error::{Error, Result, Violations};
+use crate::id::{IdGenerator, Kind as IdKind};
+
+/// The most events in one batch.
+pub const BATCH_LIMIT: usize = 500;
+const OUTCOME_LIMIT: i64 = 1_000;
+const TYPE_FILTERS: usize = 20;
+
+/// What an application wants to publish.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "as in `Fact`")]
+pub struct NewEvent {
+    pub event_type: String,
+    pub data: String,
+    pub actor: String,
+    pub subject: String,
+    pub request_id: String,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Requester<'a> {
+    /// The API key's id; request ids are per key.
+    pub principal: &'a str,
+}
+
+/// What became of an event: one entry per destination.
+pub type Outcomes = Vec<Outcome>;
+
+/// The use cases.
+pub struct EventService {
+    /// The database.
+    pub db: Db,
+    /// Where publishes go.
+    pub publishes: Lane<PublishWrite>,
+    /// The event types.
+    pub registry: Arc<Registry>,
+    /// The live end of the log.
+    pub bus: Arc<Bus>,
+    /// Makes ids.
+    pub ids: Arc<IdGenerator>,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl EventService {
+    /// Publishes events, all or none, and answers once they are durable.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` with every violation, under `requests[i]` when `batch` is true.
+    pub async fn publish(
+        &self,
+        requester: Requester<'_>,
+        events: Vec<NewEvent>,
+        batch: bool,
+    ) -> Result<Vec<Published>> {
+        let mut violations = Violations::default();
+        if batch && !(1..=BATCH_LIMIT).contains(&events.len()) {
+            violations
+                .add("requests", format!("must have 1 to {BATCH_LIMIT} events, and has {}", events.len()));
+            violations.finish()?;
+            unreachable!("a violation was noted");
+        }
+        let mut request_ids = std::collections::HashSet::new();
+        for (index, event) in events.iter().enumerate() {
+            let path = |field: &str| {
+                if batch { format!("requests[{index}].{field}") } else { field.to_owned() }
+            };
+            self.check(event, &mut violations, &path);
+            if !event.request_id.is_empty() && !request_ids.insert(event.request_id.as_str()) {
+                violations.add(path("request_id"), "is used twice in this batch");
+            }
+        }
+        violations.finish()?;
+        let now = self.clock.now();
+        let key = |event: &NewEvent| {
+            let parts =
+                [&event.event_type, &event.data, &event.actor, &event.subject].map(|part| part.as_bytes());
+            RequestKey::new(requester.principal, &event.request_id, "PublishEvent", &parts)
+        };
+        let keys = events.iter().map(key).collect();
+        let fact = |event: NewEvent| {
+            let data = if event.data.is_empty() { "{}".to_owned() } else { event.data };
+            Arc::new(Fact {
+                id: self.ids.next(IdKind::Event).into(),
+                event_type: event.event_type.into(),
+                data,
+                actor: event.actor,
+                subject: event.subject,
+                created_at: now,
+            })
+        };
+        let facts = events.into_iter().map(fact).collect();
+        self.publishes.write(PublishWrite { facts, keys }).await?
+    }
+
+    /// Checks an event as a publish would.
+    pub fn check(&self, event: &NewEvent, violations: &mut Violations, path: &dyn Fn(&str) -> String) {
+        let type_ok =
+            violations.check(&path("event_type"), model::check_event_type(&event.event_type)).is_some();
+        let data = if event.data.is_empty() { "{}" } else { &event.data };
+        let data_ok = violations.check(&path("data"), model::check_data(data)).is_some();
+        model::check_text(violations, &path("actor"), &event.actor);
+        model::check_text(violations, &path("subject"), &event.subject);
+        check_request_id(violations, &path("request_id"), &event.request_id);
+        if type_ok && data_ok {
+            self.registry.check(&event.event_type, data, violations, path);
+        }
+    }
+
+    /// One event, and what became of it on every channel.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`.
+    pub async fn get(&self, event_id: &str) -> Result<(Event, Outcomes)> {
+        let mut conn = self.db.reader().await?;
+        let event =
+            store::find(&mut conn, event_id).await?.ok_or_else(|| Error::not_found("event", event_id))?;
+        let outcomes = store::outcomes(&mut conn, event_id, OUTCOME_LIMIT).await?;
+        Ok((event, outcomes))
+    }
+
+    /// Events, newest first, before `before`.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a bad pattern.
+    pub async fn list(&self, types: &[String], mut filter: ListFilter, limit: i64) -> Result<Vec<Event>> {
+        let mut violations = Violations::default();
+        violations.require(types.len() <= TYPE_FILTERS, "event_types", "must have at most 20 entries");
+        let patterns = pattern::parse_all(&mut violations, "event_types", types);
+        violations.finish()?;
+        if !patterns.contains(&Pattern::All) {
+            filter.patterns = patterns;
+        }
+        store::list(&mut self.db.reader().await?, &filter, limit).await
+    }
+
+    /// A place in this database's log, for callers.
+    pub fn cursor(&self, position: i64) -> String {
+        Cursor { epoch: self.bus.epoch(), position }.encode()
+    }
+
+    /// Refuses what nobody can have asked for, before the database is asked.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` when `id` is not an event's.
+    pub fn check_id(id: &str) -> Result<()> {
+        if crate::id::is_valid(IdKind::Event, id) { Ok(()) } else { Err(Error::not_found("event", id)) }
+    }
+}

@@ -1,0 +1,28 @@
+//! The generated contract.
+
+#![expect(missing_docs, clippy::all, clippy::pedantic, reason = "generated")]
+
+include!(concat!(env!("OUT_DIR"), "/contract.rs"));
+
+/// The descriptor of every service, with comments and options.
+pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+use std::fmt;
+
+impl fmt::Debug for switchboard::webhook::v1::CreateWebhookResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateWebhookResponse").field("webhook", &self.webhook).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for switchboard::apikey::v1::CreateApiKeyResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateApiKeyResponse").field("api_key", &self.api_key).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for switchboard::settings::v1::UpdateSettingsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpdateSettingsRequest").field("keys", &self.values.keys()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,69 @@
+//! Who calls: the key in a request, and what its holder may do.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
+
+use crate::error::{Error, Kind, Result};
+use crate::scope;
+
+/// The holder of a valid key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The key's id.
+    pub key_id: Arc<str>,
+    /// What it may do.
+    pub scopes: Arc<[String]>,
+}
+
+impl Principal {
+    /// Fails unless one of its scopes covers `needed`.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn require(&self, needed: &str) -> Result<()> {
+        if scope::any_covers(&self.scopes, needed) {
+            return Ok(());
+        }
+        let message = format!("the API key does not have the scope {needed}");
+        Err(Error::new(Kind::PermissionDenied, "SCOPE_MISSING", message).with("required_scope", needed))
+    }
+
+    /// The caller of a request that went through the gate.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<&Self> {
+        request.extensions().get().ok_or_else(|| Error::internal("a request came past the gate"))
+    }
+}
+
+/// Knows the keys.
+pub trait Authenticate: Send + Sync + 'static {
+    /// The holder of a key that is known in memory; `None` when the database has to be asked.
+    fn cached(&self, key: &str) -> Option<Result<Principal>>;
+
+    /// The holder of a key.
+    fn authenticate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Principal>>;
+
+    /// Whether a key that was valid still is, for a call that lasts.
+    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool>;
+}
+
+/// The key in `x-api-key` or `authorization: Bearer`.
+///
+/// # Errors
+/// `UNAUTHENTICATED` when there is none.
+pub fn key(headers: &HeaderMap) -> Result<&str> {
+    let own = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+    let bearer = || {
+        let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, key) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim_start())
+    };
+    own.or_else(bearer).ok_or_else(|| {
+        let message = "an API key is needed, as x-api-key or authorization: Bearer";
+        Error::new(Kind::Unauthenticated, "KEY_MISSING", message)
+    })
+}

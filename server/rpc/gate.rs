@@ -1,0 +1,192 @@
+//! The gate: what stands before every service.
+//!
+//! It finds the method, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
+//! error carries an `ErrorInfo`, also those that tonic itself makes.  Reflection and health need no key.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, Request, Response};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use super::auth::{self, Authenticate};
+use super::methods::Methods;
+use super::status;
+use crate::error::{Error, Kind};
+use crate::telemetry::Metrics;
+
+/// Services that anybody may call.
+const OPEN: [&str; 2] = ["/grpc.health.v1.", "/grpc.reflection."];
+
+/// Puts the gate before a service.
+#[derive(Clone)]
+pub struct GateLayer(Arc<Keeper>);
+
+struct Keeper {
+    methods: Arc<Methods>,
+    authenticate: Arc<dyn Authenticate>,
+    metrics: Arc<Metrics>,
+}
+
+impl GateLayer {
+    /// A gate that knows these methods and keys.
+    pub fn new(methods: Arc<Methods>, authenticate: Arc<dyn Authenticate>, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Keeper { methods, authenticate, metrics }))
+    }
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Gate<S> {
+        Gate { keeper: Arc::clone(&self.0), inner }
+    }
+}
+
+/// A service behind the gate.
+#[derive(Clone)]
+pub struct Gate<S> {
+    keeper: Arc<Keeper>,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Gate<S>
+where
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The service that was polled ready is the one to call.
+        let ready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, ready);
+        Box::pin(Arc::clone(&self.keeper).pass(request, inner))
+    }
+}
+
+impl Keeper {
+    async fn pass<S, B>(
+        self: Arc<Self>,
+        mut request: Request<B>,
+        mut inner: S,
+    ) -> Result<Response<Body>, S::Error>
+    where
+        S: Service<Request<B>, Response = Response<Body>>,
+    {
+        let path = request.uri().path();
+        if OPEN.iter().any(|open| path.starts_with(open)) {
+            return inner.call(request).await;
+        }
+        let Some(method) = self.methods.find(path) else {
+            let error = Error::new(Kind::NotFound, "METHOD_UNKNOWN", format!("there is no method {path}"));
+            return Ok(Status::with_details(Code::Unimplemented, error.message(), status::details(&error))
+                .into_http());
+        };
+        let (name, scope) = (method.path, method.scope);
+        match self
+            .authenticate(request.headers())
+            .await
+            .and_then(|principal| principal.require(scope).map(|()| principal))
+        {
+            Ok(principal) => request.extensions_mut().insert(principal),
+            Err(error) => {
+                let status = status::to_status(&error);
+                self.metrics.request(name, status::code_name(status.code()));
+                return Ok(status.into_http());
+            }
+        };
+        let response = match deadline(request.headers()) {
+            None => inner.call(request).await?,
+            Some(time) => match tokio::time::timeout(time, inner.call(request)).await {
+                Ok(response) => response?,
+                Err(_) => {
+                    let message = "the deadline of the caller has passed";
+                    status::to_status(&Error::new(Kind::DeadlineExceeded, "DEADLINE_EXCEEDED", message))
+                        .into_http()
+                }
+            },
+        };
+        let (response, code) = with_details(response);
+        self.metrics.request(name, status::code_name(code));
+        Ok(response)
+    }
+
+    async fn authenticate(&self, headers: &HeaderMap) -> crate::error::Result<auth::Principal> {
+        let key = auth::key(headers)?;
+        match self.authenticate.cached(key) {
+            Some(known) => known,
+            None => self.authenticate.authenticate(key).await,
+        }
+    }
+}
+
+/// The deadline that a caller set: digits and a unit (gRPC over HTTP/2, "Timeout").
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3_600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// Adds an `ErrorInfo` to an error that has none: those that tonic makes for requests that it can not decode.
+fn with_details(response: Response<Body>) -> (Response<Body>, Code) {
+    let Some(status) = Status::from_header_map(response.headers()) else {
+        return (response, Code::Ok);
+    };
+    let code = status.code();
+    if code == Code::Ok || !status.details().is_empty() {
+        return (response, code);
+    }
+    let (kind, reason) = match code {
+        Code::OutOfRange | Code::ResourceExhausted => (Kind::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+        Code::Unimplemented => (Kind::NotFound, "METHOD_UNKNOWN"),
+        _ => (Kind::InvalidArgument, "MESSAGE_INVALID"),
+    };
+    let code = if code == Code::OutOfRange { Code::ResourceExhausted } else { code };
+    let error = Error::new(kind, reason, status.message().to_owned());
+    (Status::with_details(code, status.message(), status::details(&error)).into_http(), code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_have_units() {
+        let of = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline(&headers)
+        };
+        assert_eq!(of("100m"), Some(Duration::from_millis(100)));
+        assert_eq!(of("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(of("1H"), Some(Duration::from_secs(3_600)));
+        for bad in ["", "S", "1", "1x", "-1S", "123456789S"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The accept loop: one port for HTTP/1.1 and HTTP/2, limits on both, and a drain that ends.
+//!
+//! It is our own because tonic's waits for open streams for ever when it shuts down, and knows no limits.  The drain:
+//! no new connections, GOAWAY on the open ones, time for requests under way, then every connection is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::Metrics;
+
+/// Limits of the port.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at a time; more wait to be accepted.
+    pub connections: usize,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams_per_connection: u32,
+    /// How long an HTTP/2 connection may be silent before it is asked for a sign of life.
+    pub keep_alive_interval: Duration,
+    /// How long that sign may take.
+    pub keep_alive_timeout: Duration,
+    /// How long a new connection may take to say something, and an HTTP/1.1 one to send its head.
+    pub first_byte: Duration,
+    /// How long requests under way may take once the server shuts down.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            streams_per_connection: 1_000,
+            keep_alive_interval: Duration::from_secs(30),
+            keep_alive_timeout: Duration::from_secs(20),
+            first_byte: Duration::from_secs(10),
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The greatest size of all headers of a request.
+const HEADER_LIMIT: u32 = 16 * 1024;
+/// What may wait to be sent on one stream before its producer waits too.
+const SEND_BUFFER: usize = 64 * 1024;
+/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PEEK_PAUSE: Duration = Duration::from_millis(10);
+/// After an error of accept, such as too many open files, a moment for it to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `stop`, then drains; answers when the last connection is gone.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let builder = Arc::new(builder(&limits));
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let tracker = TaskTracker::new();
+    let drop_all = CancellationToken::new();
+    loop {
+        let permit = tokio::select! {
+            permit = Arc::clone(&permits).acquire_owned() => permit.expect("the semaphore is never closed"),
+            () = stop.cancelled() => break,
+        };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => break,
+        };
+        let (builder, router, metrics) = (Arc::clone(&builder), router.clone(), Arc::clone(&metrics));
+        let (stop, drop_all, first_byte) = (stop.clone(), drop_all.clone(), limits.first_byte);
+        tracker.spawn(async move {
+            metrics.connections().inc();
+            tokio::select! {
+                () = connection(stream, &builder, router, first_byte, stop) => {}
+                () = drop_all.cancelled() => {}
+            }
+            metrics.connections().dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(limits.drain, tracker.wait()).await.is_err() {
+        tracing::warn!(
+            connections = tracker.len(),
+            "the drain took too long: the last connections are dropped"
+        );
+        drop_all.cancel();
+        tracker.wait().await;
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.first_byte);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .keep_alive_interval(limits.keep_alive_interval)
+        .keep_alive_timeout(limits.keep_alive_timeout)
+        .max_header_list_size(HEADER_LIMIT)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(1_024);
+    builder
+}
+
+async fn connection(
+    stream: TcpStream,
+    builder: &auto::Builder<TokioExecutor>,
+    router: Router,
+    first_byte: Duration,
+    stop: CancellationToken,
+) {
+    // Small frames must not wait for the peer's acknowledgement of the last ones.
+    let _ = stream.set_nodelay(true);
+    // Until it is known whether this is HTTP/1.1 or HTTP/2, hyper would wait for ever.
+    let spoke = tokio::select! {
+        spoke = tokio::time::timeout(first_byte, says_which(&stream)) => spoke == Ok(true),
+        () = stop.cancelled() => false,
+    };
+    if !spoke {
+        return;
+    }
+    let service = TowerToHyperService::new(router);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            // How a connection ends is the peer's affair: requests report their own errors.
+            _ = connection.as_mut() => return,
+            () = stop.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Waits until the first bytes tell HTTP/1.1 from HTTP/2; `false` when the peer goes away before.
+async fn says_which(stream: &TcpStream) -> bool {
+    let mut head = [0; PREFACE.len()];
+    loop {
+        match stream.peek(&mut head).await {
+            Ok(0) | Err(_) => return false,
+            Ok(count) if count == PREFACE.len() || head[..count] != PREFACE[..count] => return true,
+            // What was peeked at stays readable, so that there is nothing to wait for but time.
+            Ok(_) => tokio::time::sleep(PEEK_PAUSE).await,
+        }
+    }
+}

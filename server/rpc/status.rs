@@ -1,0 +1,91 @@
+//! Errors on the wire: a code, an `ErrorInfo` always, and what else a client can use.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::error::{Error, Kind};
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "switchboard";
+
+/// Turns an error into what the client gets, and logs what the client does not get.
+pub fn to_status(error: &Error) -> Status {
+    if error.kind() == Kind::Internal {
+        tracing::error!(%error, "a request failed");
+    } else if error.kind() == Kind::Unavailable {
+        tracing::warn!(%error, "a request could not be served");
+    }
+    Status::with_error_details(code(error.kind()), error.message(), error_details(error))
+}
+
+/// The encoded details of an error.
+pub fn details(error: &Error) -> Bytes {
+    let status = Status::with_error_details(code(error.kind()), error.message(), error_details(error));
+    Bytes::copy_from_slice(status.details())
+}
+
+fn error_details(error: &Error) -> ErrorDetails {
+    let metadata: HashMap<String, String> =
+        error.metadata().iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    let mut details = ErrorDetails::with_error_info(error.reason(), DOMAIN, metadata);
+    for violation in error.violations() {
+        details.add_bad_request_violation(&violation.field, &violation.description);
+    }
+    if let Some(after) = error.retry_delay() {
+        details.set_retry_info(Some(after));
+    }
+    if error.kind() == Kind::NotFound {
+        let of =
+            |wanted| error.metadata().iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
+        details.set_resource_info(of("resource"), of("id"), "", error.message());
+    }
+    details
+}
+
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::FailedPrecondition => Code::FailedPrecondition,
+        Kind::Aborted => Code::Aborted,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+/// The name of a code, for metrics.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        to_status(&error)
+    }
+}

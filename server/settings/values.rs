@@ -1,0 +1,142 @@
+//! The values of all settings at one revision.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+use super::definition::{CATALOGUE, Definition, Type};
+use super::store::SettingRow;
+use crate::clock::Timestamp;
+use crate::error::{Error, Result, Violations};
+use crate::secret::{Place, Sealer, SecretText};
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The catalogue.
+    Default,
+    /// The database.
+    Stored,
+    /// The environment: it can not be changed.
+    Environment,
+}
+
+/// One setting's value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The value; `Null` for a secret.
+    pub value: Value,
+    /// A secret's text.
+    pub secret: SecretText,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// When it was stored.
+    pub updated_at: Option<Timestamp>,
+}
+
+/// All values.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Values {
+    /// Which revision of the database they are.
+    pub revision: i64,
+    entries: BTreeMap<&'static str, Entry>,
+}
+
+impl Values {
+    /// Resolves every setting: the environment, then the database, then the default.
+    pub(super) fn resolve(
+        revision: i64,
+        pinned: &HashMap<&'static str, Value>,
+        rows: Vec<SettingRow>,
+        sealer: &Sealer,
+    ) -> Result<Self> {
+        let mut stored: HashMap<String, SettingRow> =
+            rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut entries = BTreeMap::new();
+        for definition in CATALOGUE {
+            let row = stored.remove(definition.key);
+            let entry = match pinned.get(definition.key) {
+                Some(value) => entry(definition, value.clone(), Origin::Environment, None),
+                None => match row {
+                    Some(row) => of_row(definition, &row, sealer)?,
+                    None => entry(definition, definition.default_value(), Origin::Default, None),
+                },
+            };
+            entries.insert(definition.key, entry);
+        }
+        Ok(Self { revision, entries })
+    }
+
+    /// One value.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> &str {
+        self.entries.get(key).and_then(|entry| entry.value.as_str()).unwrap_or_default()
+    }
+
+    /// A number.
+    pub fn integer(&self, key: &str) -> i64 {
+        self.entries.get(key).and_then(|entry| entry.value.as_i64()).unwrap_or_default()
+    }
+
+    /// Whether it is true.
+    pub fn boolean(&self, key: &str) -> bool {
+        self.entries.get(key).and_then(|entry| entry.value.as_bool()).unwrap_or_default()
+    }
+
+    /// A secret.
+    pub fn secret(&self, key: &str) -> SecretText {
+        self.entries.get(key).map(|entry| entry.secret.clone()).unwrap_or_default()
+    }
+}
+
+fn entry(definition: &Definition, value: Value, origin: Origin, updated_at: Option<Timestamp>) -> Entry {
+    if definition.kind == Type::Secret {
+        let secret = SecretText::new(value.as_str().unwrap_or_default());
+        return Entry { value: Value::Null, secret, origin, updated_at };
+    }
+    Entry { value, secret: SecretText::default(), origin, updated_at }
+}
+
+fn of_row(definition: &Definition, row: &SettingRow, sealer: &Sealer) -> Result<Entry> {
+    let updated_at = Some(row.updated_at);
+    if let Some(sealed) = &row.sealed {
+        let secret = sealer.open_text(place(definition.key), sealed)?;
+        return Ok(Entry { value: Value::Null, secret, origin: Origin::Stored, updated_at });
+    }
+    let value: Value =
+        serde_json::from_str(row.value.as_deref().unwrap_or("null")).map_err(Error::internal)?;
+    if definition.check(&value).is_err() {
+        // Written by another version: the default is safer than a value that nothing expects.
+        tracing::warn!(setting = definition.key, "the stored value is not valid and is ignored");
+        return Ok(entry(definition, definition.default_value(), Origin::Default, None));
+    }
+    Ok(entry(definition, value, Origin::Stored, updated_at))
+}
+
+/// Where a secret setting is kept.
+pub(super) fn place(key: &str) -> Place<'_> {
+    Place { table: "settings", column: "sealed", row: key }
+}
+
+/// The values that the environment pins.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for every variable that has no valid value.
+pub(super) fn pinned(environment: &HashMap<String, String>) -> Result<HashMap<&'static str, Value>> {
+    let mut violations = Violations::default();
+    let mut pinned = HashMap::new();
+    for definition in CATALOGUE {
+        let variable = definition.environment.iter().find_map(|&name| Some((name, environment.get(name)?)));
+        if let Some((name, text)) = variable.filter(|(_, text)| !text.is_empty())
+            && let Some(value) = violations.check(name, definition.parse(name, text))
+        {
+            pinned.insert(definition.key, value);
+        }
+    }
+    violations.finish()?;
+    Ok(pinned)
+}

@@ -1,0 +1,104 @@
+//! What the server says about itself: logs for people, metrics for Prometheus.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Starts logging to standard error, by `SWITCHBOARD_LOG` (as `info` or `switchboard=debug`), as text or JSON.
+pub fn start_logging(json: bool) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("SWITCHBOARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process, as in tests, keeps the first.
+    let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    channel: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ChannelLabels {
+    channel: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    method: &'static str,
+    code: &'static str,
+}
+
+/// The server's counters.
+pub struct Metrics {
+    registry: Registry,
+    attempts: Family<AttemptLabels, Counter>,
+    attempt_seconds: Family<ChannelLabels, Histogram>,
+    in_hand: Family<ChannelLabels, Gauge>,
+    requests: Family<CodeLabels, Counter>,
+    subscribers: Gauge,
+    connections: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("switchboard");
+        let attempts = Family::<AttemptLabels, Counter>::default();
+        registry.register("delivery_attempts", "Attempts by channel and result", attempts.clone());
+        let attempt_seconds = Family::<ChannelLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.001, 2.0, 16))
+        });
+        registry.register("delivery_attempt_seconds", "How long attempts take", attempt_seconds.clone());
+        let in_hand = Family::<ChannelLabels, Gauge>::default();
+        registry.register("deliveries_in_hand", "Deliveries in this node's hands", in_hand.clone());
+        let requests = Family::<CodeLabels, Counter>::default();
+        registry.register("rpc_requests", "Requests by method and code", requests.clone());
+        let subscribers = Gauge::default();
+        registry.register("live_subscribers", "Open live streams", subscribers.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        Self { registry, attempts, attempt_seconds, in_hand, requests, subscribers, connections }
+    }
+}
+
+impl Metrics {
+    /// Counts an attempt.
+    pub fn attempt(&self, channel: &'static str, result: &'static str, duration: Duration) {
+        self.attempts.get_or_create(&AttemptLabels { channel, result }).inc();
+        self.attempt_seconds.get_or_create(&ChannelLabels { channel }).observe(duration.as_secs_f64());
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, method: &'static str, code: &'static str) {
+        self.requests.get_or_create(&CodeLabels { method, code }).inc();
+    }
+
+    /// Says how many deliveries a channel has in hand.
+    pub fn set_in_hand(&self, channel: &'static str, count: usize) {
+        self.in_hand.get_or_create(&ChannelLabels { channel }).set(count as i64);
+    }
+
+    /// Says how many live streams are open.
+    pub fn set_subscribers(&self, count: usize) {
+        self.subscribers.set(count as i64);
+    }
+
+    /// The gauge of open connections.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// All of it in the OpenMetrics text form.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to memory");
+        text
+    }
+}

@@ -1,0 +1,226 @@
+//! One attempt: sign, send, and judge the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::Full;
+
+use super::client::{Answer, Client, Failure};
+use super::directory::{Directory, Endpoint};
+use super::guard::Guard;
+use super::store;
+use crate::clock::{SharedClock, Timestamp};
+use crate::db::{Conn, revision};
+use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
+use crate::error::Result;
+use crate::event::Fact;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+const MINUTE: Duration = Duration::from_secs(60);
+
+const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+const DELIVERY: HeaderName = HeaderName::from_static("x-webhook-delivery");
+const STANDARD_ID: HeaderName = HeaderName::from_static("webhook-id");
+const STANDARD_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const STANDARD_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Switchboard/", env!("CARGO_PKG_VERSION")));
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The webhook channel of the delivery engine.
+pub struct WebhookChannel {
+    directory: Arc<Directory>,
+    client: Client,
+    guard: Guard,
+    clock: SharedClock,
+    policy: Arc<Policy>,
+}
+
+impl WebhookChannel {
+    /// A channel that connects where `guard` permits.
+    pub fn new(directory: Arc<Directory>, guard: Guard, clock: SharedClock) -> Result<Self> {
+        let client = Client::new(guard.clone())?;
+        let schedule = vec![MINUTE, 5 * MINUTE, 15 * MINUTE];
+        let policy = Arc::new(Policy { schedule, longest_wait: 60 * MINUTE });
+        Ok(Self { directory, client, guard, clock, policy })
+    }
+
+    async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
+        if let Some(address) = endpoint.literal
+            && !self.guard.permits(address)
+        {
+            return failed(
+                Outcome::Refused,
+                format!("the address {address} is not allowed as a destination"),
+            );
+        }
+        let request = request(endpoint, delivery, fact, self.clock.now());
+        match self.client.send(request, TIMEOUT).await {
+            Ok(answer) => judge(&answer, self.clock.now()),
+            Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
+            Err(Failure::Timeout) => {
+                let error = format!("no complete answer within {} seconds", TIMEOUT.as_secs());
+                failed(Outcome::Retry { after: None }, error)
+            }
+            Err(Failure::Network(error)) => failed(Outcome::Retry { after: None }, error),
+        }
+    }
+}
+
+impl Channel for WebhookChannel {
+    type Payload = Arc<Fact>;
+
+    fn table(&self) -> Table {
+        Table::WebhookDeliveries
+    }
+
+    fn policy(&self, _job: &Leased<Arc<Fact>>) -> Arc<Policy> {
+        Arc::clone(&self.policy)
+    }
+
+    async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
+        match self.directory.find(&job.lane) {
+            Some(endpoint) if endpoint.active => self.send(&endpoint, &job.id, &job.payload).await,
+            Some(_) => failed(Outcome::Withdrawn, "the endpoint is not active".into()),
+            // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
+            None => failed(Outcome::Retry { after: None }, "the endpoint can not be used".into()),
+        }
+    }
+
+    fn load<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        ids: Vec<String>,
+    ) -> BoxFuture<'a, Result<Vec<(String, Arc<Fact>)>>> {
+        async move {
+            // Another node may have changed the endpoints since this one read them: what is claimed now must not be
+            // judged by what they were.
+            if revision::current(conn, revision::SUBSCRIPTIONS).await? != self.directory.revision() {
+                self.directory.refresh(conn).await?;
+            }
+            store::load_facts(conn, ids).await
+        }
+        .boxed()
+    }
+}
+
+fn failed(outcome: Outcome, error: String) -> Attempt {
+    Attempt { outcome, response_status: None, response_body: None, error: Some(error) }
+}
+
+/// The body: the event's payload byte for byte, in its envelope.
+fn body(endpoint: &str, fact: &Fact) -> Bytes {
+    let Fact { event_type, data, created_at, .. } = fact;
+    // Types and ids have no characters that JSON would escape.
+    format!(
+        r#"{{"event":"{event_type}","timestamp":"{created_at}","webhook_id":"{endpoint}","data":{data}}}"#
+    )
+    .into()
+}
+
+fn request(endpoint: &Endpoint, delivery: &str, fact: &Fact, now: Timestamp) -> Request<Full<Bytes>> {
+    let body = body(&endpoint.id, fact);
+    let value =
+        |text: &str| HeaderValue::from_str(text).expect("ids, numbers and signatures are visible characters");
+    let seconds = now.seconds();
+    let mut headers = HeaderMap::with_capacity(8 + endpoint.headers.len());
+    headers.extend(endpoint.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.insert(header::USER_AGENT, USER_AGENT);
+    headers.insert(SIGNATURE, value(&endpoint.signer.plain(&body)));
+    headers.insert(DELIVERY, value(delivery));
+    headers.insert(STANDARD_ID, value(&fact.id));
+    headers.insert(STANDARD_TIMESTAMP, HeaderValue::from(seconds));
+    headers.insert(STANDARD_SIGNATURE, value(&endpoint.signer.standard(&fact.id, seconds, &body)));
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = endpoint.uri.clone();
+    *request.headers_mut() = headers;
+    request
+}
+
+/// What an answer means: 2xx is success; 408, 425, 429 and 5xx may pass; everything else, redirects too, is final.
+fn judge(answer: &Answer, now: Timestamp) -> Attempt {
+    let status = answer.status;
+    let outcome = match status {
+        _ if status.is_success() => Outcome::Succeeded,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Outcome::Retry { after: retry_after(&answer.headers, now) }
+        }
+        _ if status.is_server_error() => Outcome::Retry { after: retry_after(&answer.headers, now) },
+        _ => Outcome::Refused,
+    };
+    let error = match &outcome {
+        Outcome::Succeeded => None,
+        _ if status.is_redirection() => Some(format!("answered {status}: redirects are not followed")),
+        _ => Some(format!("answered {status}")),
+    };
+    // PostgreSQL's text can not hold NUL.
+    let text = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
+    let response_body = (!text.is_empty()).then_some(text);
+    Attempt { outcome, response_status: Some(i32::from(status.as_u16())), response_body, error }
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?;
+    Some(Timestamp::from_micros(date.timestamp().as_microsecond()).since(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, headers: &[(HeaderName, &'static str)]) -> Answer {
+        let headers =
+            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
+        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::from_static(b"a\0b") }
+    }
+
+    #[test]
+    fn answers_are_judged_by_their_status() {
+        let now = Timestamp::from_micros(0);
+        let outcome = |status| judge(&answer(status, &[]), now).outcome;
+        for status in [200, 201, 202, 204, 299] {
+            assert_eq!(outcome(status), Outcome::Succeeded, "{status}");
+        }
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(outcome(status), Outcome::Retry { after: None }, "{status}");
+        }
+        for status in [301, 302, 307, 400, 401, 403, 404, 410, 422] {
+            assert_eq!(outcome(status), Outcome::Refused, "{status}");
+        }
+        assert_eq!(judge(&answer(200, &[]), now).response_body.as_deref(), Some("a\u{fffd}b"));
+    }
+
+    #[test]
+    fn a_destination_can_say_when_to_come_back() {
+        let now = Timestamp::from_micros(1_445_412_420_000_000);
+        let after = |value| retry_after(&answer(503, &[(header::RETRY_AFTER, value)]).headers, now);
+        assert_eq!(after("120"), Some(Duration::from_secs(120)));
+        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(after("soon"), None);
+    }
+
+    #[test]
+    fn the_body_holds_the_payload_byte_for_byte() {
+        let fact = Fact {
+            id: "evt_1".into(),
+            event_type: "ticket.created".into(),
+            data: r#"{ "big": 12345678901234567890,"a":1.0 }"#.into(),
+            actor: String::new(),
+            subject: String::new(),
+            created_at: Timestamp::from_micros(1_763_893_800_000_000),
+        };
+        let body = body("wh_1", &fact);
+        let expected = r#"{"event":"ticket.created","timestamp":"2025-11-23T10:30:00Z","webhook_id":"wh_1","data":{ "big": 12345678901234567890,"a":1.0 }}"#;
+        assert_eq!(body, expected);
+    }
+}

@@ -1,0 +1,134 @@
+//! Every endpoint in memory, ready to use: its URL parsed, its headers made, its keys expanded.
+//!
+//! The directory has the revision that it was read at.  A publish compares it inside its transaction, an attempt uses
+//! whatever is newest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Uri};
+use url::Url;
+
+use super::model::{Webhook, literal_address};
+use super::signature::Signer;
+use super::store;
+use crate::db::{Conn, revision};
+use crate::error::Result;
+use crate::event::pattern::Pattern;
+use crate::secret::{Place, Sealer};
+
+/// How many event types the answers are kept for.
+const KEPT_TYPES: usize = 10_000;
+
+/// An endpoint that is ready to use.
+pub struct Endpoint {
+    /// Its id, and the name of its lane.
+    pub id: Arc<str>,
+    /// Whether events are sent to it.
+    pub active: bool,
+    /// Where requests go.
+    pub uri: Uri,
+    /// The address, when the URL names one instead of a host.
+    pub literal: Option<std::net::IpAddr>,
+    /// Its own headers.
+    pub headers: HeaderMap,
+    /// Signs its requests.
+    pub signer: Signer,
+    patterns: Vec<Pattern>,
+}
+
+/// The endpoints of one revision.
+#[derive(Default)]
+pub struct Endpoints {
+    revision: i64,
+    by_id: HashMap<Arc<str>, Arc<Endpoint>>,
+    by_age: Vec<Arc<Endpoint>>,
+    wanted: Mutex<HashMap<String, Arc<[Arc<Endpoint>]>>>,
+}
+
+impl Endpoints {
+    /// The active endpoints that want events of this type.
+    pub fn wanting(&self, event_type: &str) -> Arc<[Arc<Endpoint>]> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = wanted.get(event_type) {
+            return Arc::clone(known);
+        }
+        let wants = |endpoint: &&Arc<Endpoint>| {
+            endpoint.active && endpoint.patterns.iter().any(|pattern| pattern.matches(event_type))
+        };
+        let found: Arc<[_]> = self.by_age.iter().filter(wants).cloned().collect();
+        if wanted.len() < KEPT_TYPES {
+            wanted.insert(event_type.to_owned(), Arc::clone(&found));
+        }
+        found
+    }
+}
+
+/// The endpoints, always the newest that this node knows.
+pub struct Directory {
+    current: ArcSwap<Endpoints>,
+    sealer: Sealer,
+}
+
+impl Directory {
+    /// An empty directory.
+    pub fn new(sealer: Sealer) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::default(), sealer })
+    }
+
+    /// The revision that it was read at.
+    pub fn revision(&self) -> i64 {
+        self.current.load().revision
+    }
+
+    /// The endpoints now.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        self.current.load_full()
+    }
+
+    /// One endpoint.
+    pub fn find(&self, id: &str) -> Option<Arc<Endpoint>> {
+        self.current.load().by_id.get(id).cloned()
+    }
+
+    /// Reads the endpoints anew.
+    pub async fn refresh(&self, conn: &mut Conn) -> Result<()> {
+        // The revision first: endpoints that change in between are read again, and never missed.
+        let revision = revision::current(conn, revision::SUBSCRIPTIONS).await?;
+        let rows = store::all(conn).await?;
+        let by_age: Vec<_> =
+            rows.into_iter().filter_map(|(webhook, sealed)| self.ready(&webhook, &sealed)).collect();
+        let by_id = by_age.iter().map(|endpoint| (Arc::clone(&endpoint.id), Arc::clone(endpoint))).collect();
+        let read = Arc::new(Endpoints { revision, by_id, by_age, wanted: Mutex::default() });
+        // Two refreshes may overlap; the older one must not win.
+        self.current
+            .rcu(|known| if known.revision > revision { Arc::clone(known) } else { Arc::clone(&read) });
+        Ok(())
+    }
+
+    /// An endpoint that can not be made ready is left out, and the log says why: the others must go on.
+    fn ready(&self, webhook: &Webhook, sealed: &[u8]) -> Option<Arc<Endpoint>> {
+        let place = secret_place(&webhook.id);
+        let signer = self.sealer.open_text(place, sealed).ok().and_then(|secret| Signer::new(&secret));
+        let url = Url::parse(&webhook.url).ok();
+        let (Some(signer), Some(url), Ok(uri)) = (signer, url, webhook.url.parse()) else {
+            tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
+            return None;
+        };
+        Some(Arc::new(Endpoint {
+            id: webhook.id.as_str().into(),
+            active: webhook.active,
+            uri,
+            literal: literal_address(&url),
+            headers: webhook.header_map(),
+            signer,
+            patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
+        }))
+    }
+}
+
+/// Where an endpoint's secret is kept.
+pub(super) fn secret_place(id: &str) -> Place<'_> {
+    Place { table: "webhooks", column: "secret", row: id }
+}

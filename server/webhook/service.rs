@@ -1,0 +1,208 @@
+//! The use cases of webhooks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::directory::{Directory, secret_place};
+use super::guard::Guard;
+use super::model::{Webhook, normal_url};
+use super::signature;
+pub use super::store::DeliveryFilter;
+use super::store::{self, Delivery};
+use crate::clock::SharedClock;
+use crate::db::{Conn, Db, revision};
+use crate::delivery::store::{AttemptRow, attempts};
+use crate::error::{Error, Result, Violations};
+use crate::event::pattern::Pattern;
+use crate::id::{IdGenerator, Kind as IdKind};
+use crate::secret::{Sealer, SecretText, SharedRandom};
+
+/// What to set of an endpoint; `None` leaves it.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "explained by the API")]
+pub struct WebhookChange {
+    pub name: Option<String>,
+    pub url: Option<String>,
+    pub event_types: Option<Vec<String>>,
+    pub description: Option<String>,
+    pub active: Option<bool>,
+    pub headers: Option<BTreeMap<String, String>>,
+    pub version: Option<i64>,
+}
+
+/// What endpoints must satisfy.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    /// Where requests may go.
+    pub guard: Guard,
+    /// Whether they must go over TLS.
+    pub https_only: bool,
+}
+
+/// The use cases.
+pub struct WebhookService {
+    /// The database.
+    pub db: Db,
+    /// The endpoints in memory.
+    pub directory: Arc<Directory>,
+    /// Seals their secrets.
+    pub sealer: Sealer,
+    /// Makes their secrets.
+    pub random: SharedRandom,
+    /// What they must satisfy.
+    pub rules: Rules,
+    /// Makes ids.
+    pub ids: Arc<IdGenerator>,
+    /// The time.
+    pub clock: SharedClock,
+}
+
+impl WebhookService {
+    /// Adds an endpoint; answers it with its secret, which is shown nowhere else.  With `validate_only` it only checks.
+    pub async fn create(&self, change: WebhookChange, validate_only: bool) -> Result<(Webhook, SecretText)> {
+        let now = self.clock.now();
+        let webhook = Webhook {
+            id: self.ids.next(IdKind::Webhook),
+            name: change.name.unwrap_or_default(),
+            url: normal_url(&change.url.unwrap_or_default()),
+            event_types: change.event_types.unwrap_or_default(),
+            description: change.description.unwrap_or_default(),
+            active: change.active.unwrap_or(true),
+            headers: change.headers.unwrap_or_default(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        self.check(&webhook)?;
+        if validate_only {
+            return Ok((webhook, SecretText::default()));
+        }
+        let secret = signature::generate(&*self.random);
+        let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
+        let webhook = self
+            .changed(move |conn| {
+                Box::pin(async move {
+                    store::insert(conn, &webhook, sealed).await?;
+                    Ok(webhook)
+                })
+            })
+            .await?;
+        Ok((webhook, secret))
+    }
+
+    /// One endpoint.
+    pub async fn get(&self, id: &str) -> Result<Webhook> {
+        store::find(&mut self.db.reader().await?, id).await
+    }
+
+    /// Endpoints after an id, at most `limit`; with `event_type`, those that want it.
+    pub async fn list(
+        &self,
+        after: &str,
+        active: Option<bool>,
+        event_type: &str,
+        limit: usize,
+    ) -> Result<Vec<Webhook>> {
+        let mut conn = self.db.reader().await?;
+        if event_type.is_empty() {
+            return store::after(&mut conn, after, active, limit as i64).await;
+        }
+        let wants = |webhook: &Webhook| {
+            webhook
+                .event_types
+                .iter()
+                .any(|text| Pattern::parse(text).is_ok_and(|pattern| pattern.matches(event_type)))
+        };
+        let (mut found, mut after) = (Vec::new(), after.to_owned());
+        loop {
+            let some = store::after(&mut conn, &after, active, 500).await?;
+            let Some(last) = some.last() else { return Ok(found) };
+            after.clone_from(&last.id);
+            found.extend(some.into_iter().filter(wants));
+            if found.len() >= limit {
+                found.truncate(limit);
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Changes an endpoint.
+    pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
+        let (now, rules) = (self.clock.now(), self.rules.clone());
+        self.changed(move |conn| {
+            Box::pin(async move {
+                let mut webhook = store::find(conn, &id).await?;
+                if change.version.is_some_and(|version| version != webhook.version) {
+                    return Err(Error::etag_mismatch(webhook.version.to_string()));
+                }
+                webhook.name = change.name.unwrap_or(webhook.name);
+                webhook.url = change.url.map_or(webhook.url, |url| normal_url(&url));
+                webhook.event_types = change.event_types.unwrap_or(webhook.event_types);
+                webhook.description = change.description.unwrap_or(webhook.description);
+                webhook.active = change.active.unwrap_or(webhook.active);
+                webhook.headers = change.headers.unwrap_or(webhook.headers);
+                webhook.version += 1;
+                webhook.updated_at = now;
+                check(&webhook, &rules)?;
+                store::update(conn, &webhook).await?;
+                Ok(webhook)
+            })
+        })
+        .await
+    }
+
+    /// Removes an endpoint with its history.
+    pub async fn delete(&self, id: String, version: Option<i64>) -> Result<()> {
+        self.changed(move |conn| {
+            Box::pin(async move {
+                let webhook = store::find(conn, &id).await?;
+                if version.is_some_and(|version| version != webhook.version) {
+                    return Err(Error::etag_mismatch(webhook.version.to_string()));
+                }
+                store::delete(conn, &id).await
+            })
+        })
+        .await
+    }
+
+    /// Deliveries, newest first.
+    pub async fn deliveries(&self, filter: &DeliveryFilter, limit: i64) -> Result<Vec<Delivery>> {
+        store::list_deliveries(&mut self.db.reader().await?, filter, limit).await
+    }
+
+    /// One delivery with its attempts.
+    pub async fn delivery(&self, id: &str) -> Result<(Delivery, Vec<AttemptRow>)> {
+        let mut conn = self.db.reader().await?;
+        let delivery = store::find_delivery(&mut conn, id).await?;
+        let attempts = attempts(&mut conn, id).await?;
+        Ok((delivery, attempts))
+    }
+
+    fn check(&self, webhook: &Webhook) -> Result<()> {
+        check(webhook, &self.rules)
+    }
+
+    /// Makes a change that the publishes of every node must see, and sees it here before it answers.
+    async fn changed<R, F>(&self, work: F) -> Result<R>
+    where
+        R: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R>> + Send + 'static,
+    {
+        let done = revision::change(&self.db, revision::SUBSCRIPTIONS, work).await?;
+        // The change is made: that it can not be read at once must not be told as if it were not.  The next publish
+        // compares the revision anyway.
+        let refreshed = async { self.directory.refresh(&mut self.db.reader().await?).await };
+        if let Err(error) = refreshed.await {
+            tracing::warn!(%error, "a change was made and could not be read; the next publish reads it");
+        }
+        Ok(done)
+    }
+}
+
+fn check(webhook: &Webhook, rules: &Rules) -> Result<()> {
+    let mut violations = Violations::default();
+    webhook.check(&rules.guard, rules.https_only, &mut violations);
+    violations.finish()
+}
