@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".switchboard.webhook.v1.CreateWebhookResponse",
             ".switchboard.apikey.v1.CreateApiKeyResponse",
             ".switchboard.settings.v1.UpdateSettingsRequest",
+            ".switchboard.email.v1.TestSmtpRequest",
         ])
         .include_file("contract.rs")
         .compile_fds(descriptor)?;

@@ -26,3 +26,9 @@ impl fmt::Debug for switchboard::settings::v1::UpdateSettingsRequest {
         f.debug_struct("UpdateSettingsRequest").field("keys", &self.values.keys()).finish_non_exhaustive()
     }
 }
+
+impl fmt::Debug for switchboard::email::v1::TestSmtpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestSmtpRequest").field("settings", &self.settings.keys()).finish_non_exhaustive()
+    }
+}

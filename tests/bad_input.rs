@@ -311,7 +311,7 @@ on_both! {
             refused!(server.webhooks.delete_webhook(DeleteWebhookRequest { webhook_id: id(), ..Default::default() })),
             refused!(server.webhooks.get_webhook_delivery(GetWebhookDeliveryRequest { delivery_id: id() })),
             refused!(server.emails.get_email(GetEmailRequest { email_id: id() })),
-            refused!(server.templates.get_template(GetTemplateRequest { name: id() })),
+            refused!(server.templates.get_template(GetTemplateRequest { name: id(), ..Default::default() })),
             refused!(server.recipient_lists.get_recipient_list(GetRecipientListRequest { name: id() })),
             refused!(server.recipient_lists.update_recipient_list(UpdateRecipientListRequest { recipient_list: Some(list), update_mask: None })),
             refused!(server.recipient_lists.delete_recipient_list(DeleteRecipientListRequest { name: id() })),

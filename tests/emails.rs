@@ -304,10 +304,10 @@ on_both! {
             let name = &template.name;
             assert!(template.built_in && !template.description.is_empty(), "{name}");
             assert!(template.variables.iter().all(|variable| variable.sample.is_some() && !variable.description.is_empty()), "{name}");
-            let request = GetTemplateRequest { name: name.clone() };
+            let request = GetTemplateRequest { name: name.clone(), ..Default::default() };
             let one = server.client.templates().get_template(request).await.unwrap().into_inner().template;
             assert_eq!(one.as_ref(), Some(template));
-            let request = PreviewTemplateRequest { name: name.clone(), variables: None };
+            let request = PreviewTemplateRequest { name: name.clone(), ..Default::default() };
             let preview = server.client.templates().preview_template(request).await.unwrap().into_inner();
             assert!(!preview.subject.is_empty() && !preview.subject.contains('\n'), "{name}: {}", preview.subject);
             assert!(preview.html_body.contains("Pumps &#38; more") && preview.html_body.contains("#123456"), "{name}: {}", preview.html_body);
@@ -317,13 +317,13 @@ on_both! {
             // Without its variables, each that it can not do without is named.
             let required = template.variables.iter().filter(|variable| variable.required);
             let fields: Vec<_> = required.map(|variable| format!("variables.{}", variable.name)).collect();
-            let request = PreviewTemplateRequest { name: name.clone(), variables: Some(prost_types::Struct::default()) };
+            let request = PreviewTemplateRequest { name: name.clone(), variables: Some(prost_types::Struct::default()), ..Default::default() };
             match server.client.templates().preview_template(request).await {
                 Ok(_) => assert!(fields.is_empty(), "{name}"),
                 Err(refused) => status::expect_violations(&refused, &fields.iter().map(String::as_str).collect::<Vec<_>>()),
             }
         }
-        let unknown = PreviewTemplateRequest { name: "nope".into(), variables: None };
+        let unknown = PreviewTemplateRequest { name: "nope".into(), ..Default::default() };
         let refused = server.client.templates().preview_template(unknown).await.unwrap_err();
         status::expect(&refused, Code::NotFound, "NOT_FOUND");
     }

@@ -48,7 +48,7 @@ fn value(setting: &Setting) -> Value {
 
 /// What a mail says the company is.
 async fn letterhead(client: &Client) -> String {
-    let request = PreviewTemplateRequest { name: "user_welcome".into(), variables: None };
+    let request = PreviewTemplateRequest { name: "user_welcome".into(), ..Default::default() };
     client.templates().preview_template(request).await.unwrap().into_inner().html_body
 }
 

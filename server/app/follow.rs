@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::mail;
 use crate::clock::SharedClock;
 use crate::db::{Db, revision};
 use crate::delivery::{Engine, Node};
-use crate::email::template::Branding;
-use crate::email::{EmailChannel, EmailConfig, SharedConfig, Smtp, TlsMode};
+use crate::email::smtp::SmtpTransport;
+use crate::email::{EmailChannel, SharedConfig};
 use crate::event::PublishContext;
 use crate::event::bus::Bus;
 use crate::event::registry::Registry;
 use crate::event::request;
-use crate::settings::{SettingsService, Values};
+use crate::settings::SettingsService;
 use crate::telemetry::Metrics;
 use crate::webhook::WebhookChannel;
 
@@ -22,39 +23,18 @@ use crate::webhook::WebhookChannel;
 const POLL: Duration = Duration::from_secs(1);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
-/// What the settings say about mail.
-pub(super) fn email_config(values: &Values) -> EmailConfig {
-    let host = values.text("email.smtp_host");
-    let smtp = (!host.is_empty()).then(|| Smtp {
-        host: host.to_owned(),
-        port: u16::try_from(values.integer("email.smtp_port")).unwrap_or(587),
-        user: values.text("email.smtp_user").to_owned(),
-        password: values.secret("email.smtp_password"),
-        tls: match values.text("email.smtp_tls") {
-            "implicit" => TlsMode::Implicit,
-            "none" => TlsMode::None,
-            _ => TlsMode::StartTls,
-        },
-    });
-    let logo = values.text("general.logo_url");
-    EmailConfig {
-        smtp,
-        from_address: values.text("email.from_address").to_owned(),
-        from_name: values.text("email.from_name").to_owned(),
-        branding: Branding {
-            company_name: values.text("general.company_name").to_owned(),
-            site_url: values.text("general.site_url").to_owned(),
-            support_email: values.text("general.support_email").to_owned(),
-            logo_url: (!logo.is_empty()).then(|| logo.to_owned()),
-            colour: values.text("general.colour").to_owned(),
-        },
-    }
-}
-
 /// Hands the settings to whom they concern, now and whenever they change.
-pub(super) fn settings(settings: &SettingsService, email: SharedConfig, registry: Arc<Registry>) {
+pub(super) fn settings(
+    settings: &SettingsService,
+    email: SharedConfig,
+    transport: Arc<SmtpTransport>,
+    registry: Arc<Registry>,
+) {
+    settings.check_with(mail::check);
     settings.follow(move |values| {
-        email.store(Arc::new(email_config(values)));
+        let config = mail::config(values);
+        transport.reconfigure(&config.providers);
+        email.store(Arc::new(config));
         registry.set_strict(values.boolean("events.strict_types"));
     });
 }

@@ -2,6 +2,7 @@
 
 mod files;
 mod follow;
+mod mail;
 mod wire;
 
 use std::net::SocketAddr;

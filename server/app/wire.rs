@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use tonic::service::Routes;
 
-use super::{Machine, Stops, files, follow};
+use super::{Machine, Stops, files, follow, mail};
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -16,6 +16,7 @@ use crate::db::keyring::Keyring;
 use crate::delivery::engine::Parts;
 use crate::delivery::{Engine, Limits, Node};
 use crate::email::recipient::{self, RecipientListService};
+use crate::email::smtp::SmtpTransport;
 use crate::email::{self, EmailChannel, EmailFanout, EmailService, EnqueueWrite, SharedConfig};
 use crate::error::Result;
 use crate::event::bus::Bus;
@@ -86,6 +87,7 @@ pub struct Wired {
     pub(super) email_engine: Engine<EmailChannel>,
     settings: Arc<SettingsService>,
     config: SharedConfig,
+    transport: Arc<SmtpTransport>,
     directory: Arc<Directory>,
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
@@ -108,8 +110,7 @@ impl Wired {
             SettingsService::open(db.clone(), keyring.sealer.clone(), clock.clone(), &config.environment);
         let settings = Arc::new(settings.await?);
         let registry = Arc::new(Registry::default());
-        let email_config: SharedConfig =
-            Arc::new(ArcSwap::from_pointee(follow::email_config(&settings.values())));
+        let email_config: SharedConfig = Arc::new(ArcSwap::from_pointee(mail::config(&settings.values())));
         let metrics = Arc::new(Metrics::default());
         let node = Arc::new(node(db, config, &random));
         node.renew(db, &clock).await?;
@@ -133,7 +134,13 @@ impl Wired {
             engine: webhook_engine.clone(),
             ids: Arc::clone(ids),
         };
-        let emails = EmailChannel::new(db.clone(), Arc::clone(&email_config), clock.clone());
+        let transport = Arc::new(SmtpTransport::new(clock.clone(), machine.random.clone()));
+        let emails = EmailChannel::new(
+            db.clone(),
+            Arc::clone(&email_config),
+            Arc::clone(&transport) as _,
+            clock.clone(),
+        );
         let email_engine = Engine::new(parts, &mut writer, Arc::new(emails), EMAIL_LIMITS);
         let email_fanout = Arc::new(EmailFanout {
             engine: email_engine.clone(),
@@ -169,6 +176,7 @@ impl Wired {
             email_engine,
             settings,
             config: email_config,
+            transport,
             directory,
             email_fanout,
             registry,
@@ -187,7 +195,8 @@ impl Wired {
         let stop = || stops.delivery.clone();
         let db = &self.ground.db;
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
-        follow::settings(&self.settings, Arc::clone(&self.config), Arc::clone(&self.registry));
+        let (config, transport) = (Arc::clone(&self.config), Arc::clone(&self.transport));
+        follow::settings(&self.settings, config, transport, Arc::clone(&self.registry));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         let gauges = follow::Gauges {

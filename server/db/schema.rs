@@ -139,8 +139,6 @@ diesel::table! {
         bcc_addresses -> StringList,
         reply_to -> Text,
         subject -> Text,
-        html_body -> Text,
-        plain_body -> Text,
         destination -> Text,
         status -> Text,
         attempts -> Integer,
@@ -151,6 +149,8 @@ diesel::table! {
         lease_token -> BigInt,
         created_at -> Instant,
         updated_at -> Instant,
+        options -> Text,
+        expires_at -> Nullable<Instant>,
     }
 }
 
@@ -194,6 +194,7 @@ diesel::table! {
         response_status -> Nullable<Integer>,
         response_body -> Nullable<Text>,
         error_message -> Nullable<Text>,
+        transcript -> Nullable<Text>,
     }
 }
 
@@ -253,6 +254,136 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_contents (email_id) {
+        email_id -> Text,
+        html_body -> Text,
+        plain_body -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_recipients (email_id, address) {
+        email_id -> Text,
+        address -> Text,
+        status -> Nullable<Text>,
+        response_status -> Nullable<Integer>,
+        reply -> Nullable<Text>,
+        updated_at -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_blobs (id) {
+        id -> Text,
+        content -> Binary,
+        created_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_attachments (email_id, number) {
+        email_id -> Text,
+        number -> Integer,
+        filename -> Text,
+        content_type -> Text,
+        content_id -> Text,
+        size -> BigInt,
+        blob_id -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    send_limits (name) {
+        name -> Text,
+        window_start -> Instant,
+        used -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_templates (name, locale) {
+        name -> Text,
+        locale -> Text,
+        description -> Text,
+        variables -> Text,
+        subject -> Text,
+        html_body -> Text,
+        plain_body -> Text,
+        preheader -> Text,
+        version -> BigInt,
+        created_at -> Instant,
+        updated_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_template_versions (name, locale, version) {
+        name -> Text,
+        locale -> Text,
+        version -> BigInt,
+        subject -> Text,
+        html_body -> Text,
+        plain_body -> Text,
+        preheader -> Text,
+        created_by -> Text,
+        created_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    suppressions (address, topic) {
+        address -> Text,
+        topic -> Text,
+        reason -> Text,
+        origin -> Text,
+        detail -> Text,
+        email_id -> Nullable<Text>,
+        expires_at -> Nullable<Instant>,
+        created_at -> Instant,
+        updated_at -> Instant,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    email_activities (id) {
+        id -> Text,
+        email_id -> Text,
+        address -> Text,
+        kind -> Text,
+        detail -> Text,
+        automated -> Bool,
+        created_at -> Instant,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     event_log,
     events,
@@ -269,5 +400,14 @@ diesel::allow_tables_to_appear_in_same_query!(
     nodes,
     api_keys,
     settings,
-    data_keys
+    data_keys,
+    email_contents,
+    email_recipients,
+    email_blobs,
+    email_attachments,
+    send_limits,
+    email_templates,
+    email_template_versions,
+    suppressions,
+    email_activities
 );

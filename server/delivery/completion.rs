@@ -11,7 +11,16 @@ use super::model::Table;
 use super::store;
 use crate::clock::Timestamp;
 use crate::db::group::{Done, Fault, GroupedWrite};
-use crate::db::{PostgresWriter, SqliteWriter};
+use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
+
+/// What a channel writes together with a result, if the lease still holds.
+pub trait Effect: Send + Sync {
+    /// Writes it to SQLite.
+    fn sqlite(&self, conn: &mut SqliteWriter) -> QueryResult<()>;
+
+    /// Writes it to PostgreSQL.
+    fn postgres<'a>(&'a self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>>;
+}
 
 /// The result of one attempt, to be written.
 pub struct Completion<P> {
@@ -29,6 +38,10 @@ pub struct Completion<P> {
     pub response_body: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
+    /// What was said, for a failed attempt.
+    pub transcript: Option<String>,
+    /// What the channel writes with it.
+    pub effect: Option<Box<dyn Effect>>,
     /// When the attempt started.
     pub started_at: Timestamp,
     /// How long it took.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::completion::{Completion, Ledger};
+use super::completion::{Completion, Effect, Ledger};
 use super::lane::{Lanes, Limits, Slot};
 use super::machine::{Input, Outcome, Policy, Status, next};
 use super::model::{State, Table};
@@ -64,7 +64,6 @@ pub struct Leased<P> {
 }
 
 /// What came of one attempt.
-#[derive(Debug)]
 pub struct Attempt {
     /// What it means.
     pub outcome: Outcome,
@@ -74,6 +73,29 @@ pub struct Attempt {
     pub response_body: Option<String>,
     /// What went wrong.
     pub error: Option<String>,
+    /// What was said, for an attempt that failed.
+    pub transcript: Option<String>,
+    /// What is to be written with the result.
+    pub effect: Option<Box<dyn Effect>>,
+}
+
+impl Attempt {
+    /// One that ended so, and has nothing more to say.
+    pub fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            response_status: None,
+            response_body: None,
+            error: None,
+            transcript: None,
+            effect: None,
+        }
+    }
+
+    /// One that failed, in words.
+    pub fn failed(outcome: Outcome, error: impl Into<String>) -> Self {
+        Self { error: Some(error.into()), ..Self::new(outcome) }
+    }
 }
 
 /// The token of a row that is leased by the commit that makes it.
@@ -221,11 +243,9 @@ async fn work<C: Channel>(shared: Arc<Shared<C>>, lane: Arc<str>) {
         let stopwatch = Stopwatch::start();
         // A fault in a channel must cost one attempt, and neither the worker nor the delivery.
         let attempt = std::panic::AssertUnwindSafe(shared.channel.attempt(&job)).catch_unwind().await;
-        let attempt = attempt.unwrap_or_else(|_| Attempt {
-            outcome: Outcome::Retry { after: None },
-            response_status: None,
-            response_body: None,
-            error: Some("the attempt failed inside the server; the log has the details".into()),
+        let attempt = attempt.unwrap_or_else(|_| {
+            let error = "the attempt failed inside the server; the log has the details";
+            Attempt::failed(Outcome::Retry { after: None }, error)
         });
         let duration = stopwatch.elapsed();
         complete(&shared, slot, job, attempt, started_at, duration);
@@ -256,13 +276,15 @@ pub(super) fn complete<C: Channel>(
         duration,
     );
     let completion = Completion {
-        tried: attempt.outcome != Outcome::Withdrawn,
+        tried: !matches!(attempt.outcome, Outcome::Withdrawn | Outcome::Held { .. }),
         id: job.id,
         token: job.token,
         status: after,
         response_status: attempt.response_status,
         response_body: attempt.response_body,
         error: attempt.error,
+        transcript: attempt.transcript,
+        effect: attempt.effect,
         started_at,
         duration,
         now,

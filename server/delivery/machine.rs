@@ -43,8 +43,13 @@ pub enum Outcome {
     },
     /// It failed for good.
     Refused,
-    /// It is not wanted any more: the destination was switched off.
+    /// It is not wanted any more: the destination was switched off, or its time is over.
     Withdrawn,
+    /// Nothing was tried, and nothing is to be before this time: a limit is used up, or nobody can take it now.
+    Held {
+        /// When to look again.
+        until: Timestamp,
+    },
     /// It may or may not have been accepted, and must not be repeated by itself.
     Unknown,
 }
@@ -100,6 +105,7 @@ fn attempted(status: Status, outcome: &Outcome, policy: &Policy, now: Timestamp,
         Outcome::Unknown => ended(State::Unknown),
         // Nothing was tried, so that nothing is counted.
         Outcome::Withdrawn => Status { state: State::Cancelled, ..status },
+        Outcome::Held { until } => Status { state: State::Held, due: (*until).max(now), ..status },
         Outcome::Retry { after } => match policy.schedule.get(attempts as usize - 1) {
             None => ended(State::Failed),
             Some(wait) => {
@@ -174,6 +180,8 @@ mod tests {
             Just(Input::Attempted(Outcome::Refused)),
             Just(Input::Attempted(Outcome::Withdrawn)),
             Just(Input::Attempted(Outcome::Unknown)),
+            (0..2_000_000_000i64)
+                .prop_map(|at| { Input::Attempted(Outcome::Held { until: Timestamp::from_micros(at) }) }),
             after.prop_map(|after| Input::Attempted(Outcome::Retry { after })),
         ]
     }

@@ -35,7 +35,7 @@ pub mod node;
 mod poller;
 pub mod store;
 
-pub use completion::{Completion, Ledger};
+pub use completion::{Completion, Effect, Ledger};
 pub use engine::{Attempt, Channel, Engine, Leased};
 pub use lane::{Limits, Slot};
 pub use machine::{Input, Outcome, Policy, Status, next};

@@ -173,9 +173,15 @@ pub(super) fn complete_sqlite<P>(
             delivery_attempts::response_status.eq(result.response_status),
             delivery_attempts::response_body.eq(&result.response_body),
             delivery_attempts::error_message.eq(&result.error),
+            delivery_attempts::transcript.eq(&result.transcript),
         );
         // A caller may have set the attempts of a failed row back by hand: the log keeps the newest of each number.
         diesel::RunQueryDsl::execute(diesel::replace_into(delivery_attempts::table).values(attempt), conn)?;
+    }
+    if written == 1
+        && let Some(effect) = &result.effect
+    {
+        effect.sqlite(conn)?;
     }
     Ok(written == 1)
 }
@@ -228,6 +234,11 @@ pub(super) async fn complete_postgres<P>(
     if !tried.is_empty() {
         log_postgres(conn, &tried).await?;
     }
+    for result in batch.iter().filter(|r| written.contains(&r.id)) {
+        if let Some(effect) = &result.effect {
+            effect.postgres(conn).await?;
+        }
+    }
     Ok(batch.iter().map(|result| written.contains(&result.id)).collect())
 }
 
@@ -241,14 +252,16 @@ async fn log_postgres<P>(conn: &mut PostgresWriter, tried: &[&Completion<P>]) ->
         Bind::NullableIntegers(tried.iter().map(|r| r.response_status).collect()),
         Bind::NullableTexts(tried.iter().map(|r| r.response_body.as_deref()).collect()),
         Bind::NullableTexts(tried.iter().map(|r| r.error.as_deref()).collect()),
+        Bind::NullableTexts(tried.iter().map(|r| r.transcript.as_deref()).collect()),
     ];
     let sql =
         "INSERT INTO delivery_attempts (delivery_id, number, started_at, duration_micros, response_status,
-                                              response_body, error_message)
-               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?)
+                                              response_body, error_message, transcript)
+               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (delivery_id, number) DO UPDATE SET started_at = excluded.started_at,
                    duration_micros = excluded.duration_micros, response_status = excluded.response_status,
-                   response_body = excluded.response_body, error_message = excluded.error_message";
+                   response_body = excluded.response_body, error_message = excluded.error_message,
+                   transcript = excluded.transcript";
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
@@ -293,6 +306,8 @@ pub struct AttemptRow {
     pub response_body: Option<String>,
     /// What went wrong.
     pub error_message: Option<String>,
+    /// What was said.
+    pub transcript: Option<String>,
 }
 
 /// The attempts of one delivery, first one first.

@@ -52,6 +52,17 @@ fn split(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// A domain in its one written form: lower case, and in ASCII (UTS 46, as browsers have it).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn domain_to_ascii(domain: &str) -> Result<String, String> {
+    let plain = !domain.is_empty() && domain.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.'));
+    let ascii =
+        plain.then(|| idna::domain_to_ascii_cow(domain.as_bytes(), idna::AsciiDenyList::STD3).ok()).flatten();
+    ascii.map(String::from).ok_or_else(|| format!("{domain:?} is not a domain"))
+}
+
 /// The name in `name <address>`, if there is one.
 pub fn display_name(text: &str) -> Option<String> {
     parse(text).ok()?.name

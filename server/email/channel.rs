@@ -8,11 +8,11 @@ use futures_util::future::BoxFuture;
 
 use super::compose;
 use super::config::{EmailConfig, SharedConfig};
-use super::model::{Content, Mail};
+use super::model::{Content, Mail, Priority};
 use super::store;
 use super::template::{self, RenderError};
-use super::transport::Transport;
-use crate::clock::SharedClock;
+use super::transport::{Message, Report, Transport, Verdict};
+use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, Db};
 use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
 use crate::error::Result;
@@ -21,14 +21,14 @@ use crate::error::Result;
 pub struct EmailChannel {
     db: Db,
     config: SharedConfig,
-    transport: Transport,
+    transport: Arc<dyn Transport>,
     clock: SharedClock,
     policy: Arc<Policy>,
 }
 
 impl EmailChannel {
     /// A channel that follows these settings.
-    pub fn new(db: Db, config: SharedConfig, clock: SharedClock) -> Self {
+    pub fn new(db: Db, config: SharedConfig, transport: Arc<dyn Transport>, clock: SharedClock) -> Self {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
         let schedule = vec![
             Duration::from_secs(30),
@@ -41,19 +41,14 @@ impl EmailChannel {
             minutes(8 * 60),
         ];
         let policy = Arc::new(Policy { schedule, longest_wait: minutes(4 * 60) });
-        Self { db, config, transport: Transport::default(), clock, policy }
+        Self { db, config, transport, clock, policy }
     }
 
     async fn capture(&self, mail: &Mail, content: Content, config: &EmailConfig) -> Attempt {
         let from = compose::sender(config).map_or_else(|_| String::new(), |sender| sender.to_string());
         match store::capture(&self.db, mail.id.clone(), from, content, self.clock.now()).await {
-            Ok(()) => Attempt {
-                outcome: Outcome::Succeeded,
-                response_status: None,
-                response_body: Some("captured".into()),
-                error: None,
-            },
-            Err(error) => failed(
+            Ok(()) => Attempt { response_body: Some("captured".into()), ..Attempt::new(Outcome::Succeeded) },
+            Err(error) => Attempt::failed(
                 Outcome::Retry { after: None },
                 format!("the mail could not be captured: {}", error.message()),
             ),
@@ -76,25 +71,39 @@ impl Channel for EmailChannel {
         let mail = &*job.payload;
         let config = self.config.load_full();
         if mail.to.is_empty() && mail.cc.is_empty() && mail.bcc.is_empty() {
-            return failed(Outcome::Refused, "the mail has no recipient: the event's data has no mail address where the route looks for it".into());
+            return Attempt::failed(
+                Outcome::Refused,
+                "the mail has no recipient: the event's data has no mail address where the route looks for it",
+            );
         }
         let content = match render(mail, &config) {
             Ok(content) => content,
             Err(error) => {
-                return failed(
+                return Attempt::failed(
                     Outcome::Refused,
                     format!("the template {} can not be rendered: {error}", mail.template),
                 );
             }
         };
-        let Some(smtp) = &config.smtp else {
+        if !config.sends() {
             return self.capture(mail, content, &config).await;
-        };
+        }
         match compose::message(mail, &content, &config) {
-            Ok(message) => self.transport.send(smtp, message).await,
+            Ok(message) => {
+                let envelope = message.envelope();
+                let message = Message {
+                    from: envelope.from().map(ToString::to_string).unwrap_or_default(),
+                    to: envelope.to().iter().map(ToString::to_string).collect(),
+                    content: message.formatted().into(),
+                    urgent: mail.priority == Priority::Transactional,
+                };
+                judge(self.transport.send(message).await, self.clock.now())
+            }
             // Settings can be mended.
-            Err(error) if compose::sender(&config).is_err() => failed(Outcome::Retry { after: None }, error),
-            Err(error) => failed(Outcome::Refused, error),
+            Err(error) if compose::sender(&config).is_err() => {
+                Attempt::failed(Outcome::Retry { after: None }, error)
+            }
+            Err(error) => Attempt::failed(Outcome::Refused, error),
         }
     }
 
@@ -117,6 +126,21 @@ fn render(mail: &Mail, config: &EmailConfig) -> Result<Content, RenderError> {
     Ok(Content { subject, html, text })
 }
 
-fn failed(outcome: Outcome, error: String) -> Attempt {
-    Attempt { outcome, response_status: None, response_body: None, error: Some(error) }
+/// What a report means for the mail.
+fn judge(report: Report, now: Timestamp) -> Attempt {
+    let outcome = match &report.recipients[0] {
+        Verdict::Accepted => Outcome::Succeeded,
+        Verdict::Deferred { after, .. } => Outcome::Retry { after: *after },
+        Verdict::Refused { .. } => Outcome::Refused,
+        Verdict::Unknown { .. } => Outcome::Unknown,
+        Verdict::Held { retry_in, .. } => Outcome::Held { until: now + *retry_in },
+    };
+    let error = (outcome != Outcome::Succeeded).then(|| report.summary.clone());
+    Attempt {
+        response_status: report.code.map(i32::from),
+        response_body: Some(report.summary),
+        error,
+        transcript: report.transcript,
+        ..Attempt::new(outcome)
+    }
 }

@@ -92,7 +92,14 @@ mod tests {
             colour: "#336699".into(),
         };
         EmailConfig {
-            smtp: None,
+            providers: Vec::new(),
+            capture: false,
+            dkim: Vec::new(),
+            hourly_limit: 0,
+            domain_limits: std::collections::HashMap::new(),
+            public_url: String::new(),
+            track_opens: false,
+            track_clicks: false,
             from_address: "from@example.com".into(),
             from_name: "Ex \r\nample".into(),
             branding,

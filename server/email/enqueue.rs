@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::channel::EmailChannel;
-use super::model::{LANE, Mail};
+use super::model::{Mail, Priority};
 use super::store::{self, NewMail};
 use crate::clock::SharedClock;
 use crate::db::group::{Done, Fault, GroupedWrite};
@@ -56,13 +56,14 @@ impl Prepared {
         mails: Vec<Arc<Mail>>,
         now: crate::clock::Timestamp,
     ) -> Self {
-        let lane: Arc<str> = LANE.into();
+        let lanes = Priority::ALL.map(|priority| Arc::<str>::from(priority.lane()));
         let mut prepared = Self { rows: Vec::with_capacity(mails.len()), jobs: Vec::new() };
         for mail in mails {
-            let slot = engine.reserve(&lane);
+            let lane = &lanes[mail.priority as usize];
+            let slot = engine.reserve(lane);
             prepared.rows.push(NewMail::new(Arc::clone(&mail), slot.as_ref().map(|_| engine.owner()), now));
             if let Some(slot) = slot {
-                let (id, lane) = (mail.id.clone(), Arc::clone(&lane));
+                let (id, lane) = (mail.id.clone(), Arc::clone(lane));
                 prepared.jobs.push((
                     slot,
                     Leased { id, lane, attempts: 0, due: now, token: FIRST_TOKEN, payload: mail },

@@ -19,12 +19,13 @@ pub mod model;
 pub mod recipient;
 pub mod rpc;
 mod service;
+pub mod smtp;
 mod store;
 pub mod template;
-mod transport;
+pub mod transport;
 
 pub use channel::EmailChannel;
-pub use config::{EmailConfig, SharedConfig, Smtp, TlsMode};
+pub use config::{AuthMode, DkimKey, EmailConfig, OAuth, SharedConfig, Smtp, TlsMode};
 pub use enqueue::EnqueueWrite;
 pub use fanout::EmailFanout;
 pub use service::{EmailFilter, EmailService, NewEmail};

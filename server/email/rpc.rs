@@ -60,6 +60,7 @@ impl pb::email_service_server::EmailService for Rpc {
             html_body,
             plain_body,
             attempts,
+            ..Default::default()
         }))
     }
 
@@ -93,6 +94,55 @@ impl pb::email_service_server::EmailService for Rpc {
         let emails = emails.into_iter().map(pb::Email::from).collect();
         Ok(Response::new(pb::ListEmailsResponse { emails, next_page_token }))
     }
+
+    async fn batch_send_emails(
+        &self,
+        _request: Request<pb::BatchSendEmailsRequest>,
+    ) -> Result<Response<pb::BatchSendEmailsResponse>, Status> {
+        Err(Status::unimplemented("BatchSendEmails"))
+    }
+
+    async fn get_email_stats(
+        &self,
+        _request: Request<pb::GetEmailStatsRequest>,
+    ) -> Result<Response<pb::GetEmailStatsResponse>, Status> {
+        Err(Status::unimplemented("GetEmailStats"))
+    }
+
+    async fn cancel_email(
+        &self,
+        _request: Request<pb::CancelEmailRequest>,
+    ) -> Result<Response<pb::CancelEmailResponse>, Status> {
+        Err(Status::unimplemented("CancelEmail"))
+    }
+
+    async fn retry_email(
+        &self,
+        _request: Request<pb::RetryEmailRequest>,
+    ) -> Result<Response<pb::RetryEmailResponse>, Status> {
+        Err(Status::unimplemented("RetryEmail"))
+    }
+
+    async fn retry_failed_emails(
+        &self,
+        _request: Request<pb::RetryFailedEmailsRequest>,
+    ) -> Result<Response<pb::RetryFailedEmailsResponse>, Status> {
+        Err(Status::unimplemented("RetryFailedEmails"))
+    }
+
+    async fn test_smtp(
+        &self,
+        _request: Request<pb::TestSmtpRequest>,
+    ) -> Result<Response<pb::TestSmtpResponse>, Status> {
+        Err(Status::unimplemented("TestSmtp"))
+    }
+
+    async fn report_bounce(
+        &self,
+        _request: Request<pb::ReportBounceRequest>,
+    ) -> Result<Response<pb::ReportBounceResponse>, Status> {
+        Err(Status::unimplemented("ReportBounce"))
+    }
 }
 
 #[tonic::async_trait]
@@ -118,9 +168,49 @@ impl pb::template_service_server::TemplateService for Rpc {
         &self,
         request: Request<pb::PreviewTemplateRequest>,
     ) -> Result<Response<pb::PreviewTemplateResponse>, Status> {
-        let pb::PreviewTemplateRequest { name, variables } = request.into_inner();
+        let pb::PreviewTemplateRequest { name, variables, .. } = request.into_inner();
         let Rendered { subject, html, text } = self.0.preview(&name, variables.map(json))?;
-        Ok(Response::new(pb::PreviewTemplateResponse { subject, html_body: html, plain_body: text }))
+        Ok(Response::new(pb::PreviewTemplateResponse {
+            subject,
+            html_body: html,
+            plain_body: text,
+            ..Default::default()
+        }))
+    }
+
+    async fn create_template(
+        &self,
+        _request: Request<pb::CreateTemplateRequest>,
+    ) -> Result<Response<pb::CreateTemplateResponse>, Status> {
+        Err(Status::unimplemented("CreateTemplate"))
+    }
+
+    async fn update_template(
+        &self,
+        _request: Request<pb::UpdateTemplateRequest>,
+    ) -> Result<Response<pb::UpdateTemplateResponse>, Status> {
+        Err(Status::unimplemented("UpdateTemplate"))
+    }
+
+    async fn delete_template(
+        &self,
+        _request: Request<pb::DeleteTemplateRequest>,
+    ) -> Result<Response<pb::DeleteTemplateResponse>, Status> {
+        Err(Status::unimplemented("DeleteTemplate"))
+    }
+
+    async fn list_template_versions(
+        &self,
+        _request: Request<pb::ListTemplateVersionsRequest>,
+    ) -> Result<Response<pb::ListTemplateVersionsResponse>, Status> {
+        Err(Status::unimplemented("ListTemplateVersions"))
+    }
+
+    async fn rollback_template(
+        &self,
+        _request: Request<pb::RollbackTemplateRequest>,
+    ) -> Result<Response<pb::RollbackTemplateResponse>, Status> {
+        Err(Status::unimplemented("RollbackTemplate"))
     }
 }
 
@@ -149,6 +239,7 @@ impl From<Queued> for pb::Email {
             create_time: Some(timestamp(mail.created_at)),
             update_time: Some(timestamp(standing.updated_at)),
             next_attempt_time: next_attempt(known, standing.next_attempt_at),
+            ..Self::default()
         }
     }
 }
@@ -162,6 +253,7 @@ impl From<AttemptRow> for pb::EmailAttempt {
             duration: Some(duration(Duration::from_micros(micros))),
             reply: attempt.response_body.unwrap_or_default(),
             error: attempt.error_message.unwrap_or_default(),
+            transcript: attempt.transcript.unwrap_or_default(),
         }
     }
 }
@@ -179,6 +271,7 @@ impl From<&'static Definition> for pb::Template {
             description: definition.description.into(),
             variables: definition.variables.iter().map(variable).collect(),
             built_in: true,
+            ..Self::default()
         }
     }
 }

@@ -108,6 +108,7 @@ impl EmailService {
             html_body: email.html_body,
             plain_body: email.plain_body,
             created_at: self.clock.now(),
+            ..Mail::default()
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::model::{Content, LANE, Mail};
+use super::model::{Content, Mail, Priority};
 use crate::clock::Timestamp;
 use crate::db::schema::{captured_emails, email_queue};
 use crate::db::statement::{Bind, Statement};
@@ -29,9 +29,10 @@ struct MailRow {
     bcc_addresses: StringList,
     reply_to: String,
     subject: String,
-    html_body: String,
-    plain_body: String,
     created_at: Timestamp,
+    destination: String,
+    options: String,
+    expires_at: Option<Timestamp>,
 }
 
 impl From<MailRow> for Mail {
@@ -47,9 +48,11 @@ impl From<MailRow> for Mail {
             bcc: row.bcc_addresses.0,
             reply_to: row.reply_to,
             subject: row.subject,
-            html_body: row.html_body,
-            plain_body: row.plain_body,
             created_at: row.created_at,
+            priority: Priority::of_lane(&row.destination),
+            options: serde_json::from_str(&row.options).unwrap_or_default(),
+            expires_at: row.expires_at,
+            ..Self::default()
         }
     }
 }
@@ -97,9 +100,7 @@ pub(super) fn insert_sqlite(conn: &mut SqliteWriter, rows: &[NewMail]) -> QueryR
                 e::bcc_addresses.eq(StringList(mail.bcc.clone())),
                 e::reply_to.eq(&mail.reply_to),
                 e::subject.eq(&mail.subject),
-                e::html_body.eq(&mail.html_body),
-                e::plain_body.eq(&mail.plain_body),
-                e::destination.eq(LANE),
+                e::destination.eq(mail.priority.lane()),
             ),
             (
                 e::status.eq(row.status()),
@@ -119,14 +120,14 @@ pub(super) fn insert_sqlite(conn: &mut SqliteWriter, rows: &[NewMail]) -> QueryR
 /// Queues mails, on PostgreSQL.
 pub(super) async fn insert_postgres(conn: &mut PostgresWriter, rows: &[NewMail]) -> QueryResult<()> {
     let sql = "INSERT INTO email_queue (id, event_id, route_id, template, variables, to_addresses, cc_addresses,
-                   bcc_addresses, reply_to, subject, html_body, plain_body, destination, status, next_attempt_at,
+                   bcc_addresses, reply_to, subject, destination, status, next_attempt_at,
                    lease_owner, lease_token, created_at, updated_at)
                SELECT id, event_id, route_id, template, variables, to_addresses::text[], cc_addresses::text[],
-                   bcc_addresses::text[], reply_to, subject, html_body, plain_body, destination, status, updated_at,
+                   bcc_addresses::text[], reply_to, subject, destination, status, updated_at,
                    lease_owner, lease_token, created_at, updated_at
-               FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
                AS e (id, event_id, route_id, template, variables, to_addresses, cc_addresses, bcc_addresses, reply_to,
-                     subject, html_body, plain_body, destination, status, lease_owner, lease_token, created_at, updated_at)";
+                     subject, destination, status, lease_owner, lease_token, created_at, updated_at)";
     let lists = |pick: fn(&Mail) -> &[String]| -> Vec<String> {
         rows.iter().map(|row| postgres_array_literal(pick(&row.mail))).collect()
     };
@@ -146,9 +147,7 @@ pub(super) async fn insert_postgres(conn: &mut PostgresWriter, rows: &[NewMail])
         Bind::Texts(bcc.iter().map(String::as_str).collect()),
         texts(|mail| &mail.reply_to),
         texts(|mail| &mail.subject),
-        texts(|mail| &mail.html_body),
-        texts(|mail| &mail.plain_body),
-        texts(|_| LANE),
+        texts(|mail| mail.priority.lane()),
         Bind::Texts(rows.iter().map(NewMail::status).collect()),
         Bind::NullableBigInts(rows.iter().map(|row| row.lease_owner).collect()),
         Bind::BigInts(rows.iter().map(NewMail::token).collect()),

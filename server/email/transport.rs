@@ -1,105 +1,85 @@
-//! Handing a message over to an SMTP server.
+//! What carries a message to an SMTP server, and what comes back.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
-use lettre::transport::smtp::{Error as SmtpError, PoolConfig};
-use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
-use super::config::{Smtp, TlsMode};
-use crate::delivery::{Attempt, Outcome};
-
-/// Connections to the server.
-pub const CONNECTIONS: u32 = 8;
-/// One whole hand-over; lettre's own time-out covers only the connecting.  A drain waits a little longer than this.
-const DEADLINE: Duration = Duration::from_secs(30);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Below what servers usually allow, so that a kept connection is rarely one that the server has closed.
-const IDLE: Duration = Duration::from_secs(20);
-
-/// The pooled connections of the newest settings.
-#[derive(Default)]
-pub struct Transport(Mutex<Option<(Smtp, Pool)>>);
-
-type Pool = AsyncSmtpTransport<Tokio1Executor>;
-
-impl Transport {
-    /// Hands one message over.
-    pub async fn send(&self, smtp: &Smtp, message: Message) -> Attempt {
-        let pool = match self.pool(smtp) {
-            Ok(pool) => pool,
-            Err(error) => return failed(Outcome::Retry { after: None }, None, error.to_string()),
-        };
-        match tokio::time::timeout(DEADLINE, pool.send(message)).await {
-            Ok(Ok(response)) => {
-                let code = u16::from(response.code());
-                let text = response.message().collect::<Vec<_>>().join(" ");
-                Attempt {
-                    outcome: Outcome::Succeeded,
-                    response_status: Some(i32::from(code)),
-                    response_body: Some(format!("{code} {text}")),
-                    error: None,
-                }
-            }
-            Ok(Err(error)) => judge(&error),
-            Err(_) => {
-                let error = format!("the server did not take the mail within {} seconds", DEADLINE.as_secs());
-                failed(Outcome::Retry { after: None }, None, error)
-            }
-        }
-    }
-
-    fn pool(&self, smtp: &Smtp) -> Result<Pool, SmtpError> {
-        let mut current = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((known, pool)) = &*current
-            && known == smtp
-        {
-            return Ok(pool.clone());
-        }
-        let pool = connect(smtp)?;
-        *current = Some((smtp.clone(), pool.clone()));
-        Ok(pool)
-    }
+/// A message that is ready for the wire.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The envelope's sender: an address without a name.
+    pub from: String,
+    /// The envelope's recipients: addresses without names, at least one.
+    pub to: Vec<String>,
+    /// Headers and body, every line ended by CRLF and the last one too.  Dots are doubled on the way.
+    pub content: Bytes,
+    /// Whether somebody waits for it: such messages go first, and a part of the connections is kept for them.
+    pub urgent: bool,
 }
 
-fn connect(smtp: &Smtp) -> Result<Pool, SmtpError> {
-    let tls = match smtp.tls {
-        TlsMode::None => Tls::None,
-        TlsMode::StartTls => Tls::Required(TlsParameters::new(smtp.host.clone())?),
-        TlsMode::Implicit => Tls::Wrapper(TlsParameters::new(smtp.host.clone())?),
-    };
-    let mut builder = Pool::builder_dangerous(&smtp.host)
-        .port(smtp.port)
-        .tls(tls)
-        .timeout(Some(CONNECT_TIMEOUT))
-        .pool_config(PoolConfig::new().max_size(CONNECTIONS).idle_timeout(IDLE));
-    if !smtp.user.is_empty() {
-        builder = builder.credentials(Credentials::new(smtp.user.clone(), smtp.password.reveal().to_owned()));
-    }
-    Ok(builder.build())
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What became of it for each recipient, in the order of the envelope.
+    pub recipients: Vec<Verdict>,
+    /// What was said for the message as a whole: the reply that decided, or why there was none.
+    pub summary: String,
+    /// The reply's code, if it came to a reply.
+    pub code: Option<u16>,
+    /// What was said between client and server, secrets left out; for a message that was not accepted for everybody.
+    pub transcript: Option<String>,
 }
 
-/// What a failure means: a 5xx of the mail itself is final; everything else may pass.  A refused login is the
-/// administrator's to mend, and must not cost the mail.
-fn judge(error: &SmtpError) -> Attempt {
-    let code = error.status().map(u16::from);
-    let of_login = code.is_some_and(|code| matches!(code, 530 | 534 | 535 | 538));
-    let outcome =
-        if error.is_permanent() && !of_login { Outcome::Refused } else { Outcome::Retry { after: None } };
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(current) = cause {
-        let more = current.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = current.source();
-    }
-    failed(outcome, code, text)
+/// What became of a message for one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The server has taken it.
+    Accepted,
+    /// Not this time: it may be tried again.
+    Deferred {
+        /// The server's reply, or what went wrong.
+        reply: String,
+        /// When it asked to be tried again, or is known to want to be.
+        after: Option<Duration>,
+    },
+    /// Never: trying again is of no use.
+    Refused {
+        /// The server's reply.
+        reply: String,
+        /// The reply's code.
+        code: u16,
+        /// Whether the address itself is bad, and nothing will ever reach it.
+        bad_address: bool,
+    },
+    /// The server has all of it, and the link dropped before it said whether it takes it.
+    Unknown {
+        /// What went wrong.
+        error: String,
+    },
+    /// Nothing was tried: nobody can take it now.
+    Held {
+        /// Why, in words that say what to do.
+        why: String,
+        /// When to look again.
+        retry_in: Duration,
+    },
 }
 
-fn failed(outcome: Outcome, code: Option<u16>, error: String) -> Attempt {
-    Attempt { outcome, response_status: code.map(i32::from), response_body: None, error: Some(error) }
+/// Why mail waits, as a transport sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// What it is, in words that say what to do.
+    pub why: String,
+    /// When it is looked at again.
+    pub retry_in: Duration,
+}
+
+/// Carries messages.
+pub trait Transport: Send + Sync + 'static {
+    /// Hands one message over.  It ends by itself, within the deadlines of its steps.
+    fn send(&self, message: Message) -> BoxFuture<'_, Report>;
+
+    /// What keeps mail waiting now: empty when any provider would be tried.
+    fn holds(&self) -> Vec<Hold>;
 }

@@ -1,7 +1,9 @@
-//! The catalogue of settings.
+//! What a setting is, and what makes a value of it valid.
 
 use serde_json::Value;
 use url::Url;
+
+use super::catalogue::CATALOGUE;
 
 /// What a setting holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +26,21 @@ pub enum Type {
     Choice(&'static [&'static str]),
     /// Text that is sealed and never shown.
     Secret,
+    /// Certificates as PEM, or nothing.
+    Certificates,
+    /// A private key as PEM, sealed and never shown, or nothing.
+    PrivateKey,
+}
+
+impl Type {
+    /// Whether its values are sealed and never shown.
+    pub fn is_secret(self) -> bool {
+        matches!(self, Self::Secret | Self::PrivateKey)
+    }
 }
 
 /// A setting.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Definition {
     /// Its key.
     pub key: &'static str,
@@ -96,10 +109,17 @@ impl Definition {
 }
 
 const TEXT_LIMIT: usize = 512;
+const PEM_LIMIT: usize = 64 * 1024;
+/// Tokens of identity providers are longer than what people type.
+const SECRET_LIMIT: usize = 8 * 1024;
 
 fn check_text(kind: Type, text: &str) -> Result<(), String> {
-    if text.chars().count() > TEXT_LIMIT {
-        return Err(format!("must have at most {TEXT_LIMIT} characters"));
+    if matches!(kind, Type::Certificates | Type::PrivateKey) {
+        return check_pem(kind, text);
+    }
+    let limit = if kind == Type::Secret { SECRET_LIMIT } else { TEXT_LIMIT };
+    if text.chars().count() > limit {
+        return Err(format!("must have at most {limit} characters"));
     }
     if text.chars().any(char::is_control) {
         return Err("must not have control characters".into());
@@ -124,105 +144,21 @@ fn check_text(kind: Type, text: &str) -> Result<(), String> {
     }
 }
 
+fn check_pem(kind: Type, text: &str) -> Result<(), String> {
+    let (label, what) = match kind {
+        Type::Certificates => ("CERTIFICATE-----", "certificates as PEM, or empty"),
+        _ => ("PRIVATE KEY-----", "a private key as PEM, or empty"),
+    };
+    let text = text.trim();
+    let framed = text.starts_with("-----BEGIN ") && text.contains(label);
+    let plain = text.len() <= PEM_LIMIT && text.chars().all(|c| matches!(c, '\r' | '\n' | ' '..='~'));
+    if text.is_empty() || framed && plain { Ok(()) } else { Err(format!("must be {what}")) }
+}
+
 /// The definition of this key.
 pub fn find(key: &str) -> Option<&'static Definition> {
     CATALOGUE.iter().find(|definition| definition.key == key)
 }
-
-/// All of them, by key.
-pub const CATALOGUE: &[Definition] = &[
-    Definition {
-        key: "email.from_address",
-        kind: Type::Address,
-        default: "\"switchboard@example.com\"",
-        description: "The address that mails are from.",
-        environment: &["FROM_EMAIL", "DEFAULT_FROM_EMAIL"],
-    },
-    Definition {
-        key: "email.from_name",
-        kind: Type::Text,
-        default: "\"Switchboard\"",
-        description: "The name that mails are from.",
-        environment: &["FROM_NAME"],
-    },
-    Definition {
-        key: "email.smtp_host",
-        kind: Type::Text,
-        default: "\"\"",
-        description: "The SMTP server that takes the mails. While it is empty, mails are captured and nothing leaves.",
-        environment: &["SMTP_HOST", "EMAIL_HOST"],
-    },
-    Definition {
-        key: "email.smtp_password",
-        kind: Type::Secret,
-        default: "\"\"",
-        description: "The password of the login at the SMTP server.",
-        environment: &["SMTP_PASSWORD", "EMAIL_HOST_PASSWORD"],
-    },
-    Definition {
-        key: "email.smtp_port",
-        kind: Type::Integer(1, 65_535),
-        default: "587",
-        description: "The SMTP server's port: usually 587 with starttls, 465 with implicit.",
-        environment: &["SMTP_PORT", "EMAIL_PORT"],
-    },
-    Definition {
-        key: "email.smtp_tls",
-        kind: Type::Choice(&["starttls", "implicit", "none"]),
-        default: "\"starttls\"",
-        description: "How the connection to the SMTP server is protected.",
-        environment: &["SMTP_TLS", "USE_TLS", "EMAIL_USE_TLS"],
-    },
-    Definition {
-        key: "email.smtp_user",
-        kind: Type::Text,
-        default: "\"\"",
-        description: "The login at the SMTP server. Empty means none.",
-        environment: &["SMTP_USER", "EMAIL_HOST_USER"],
-    },
-    Definition {
-        key: "events.strict_types",
-        kind: Type::Boolean,
-        default: "false",
-        description: "Refuses events whose type is not in the catalogue.",
-        environment: &["SWITCHBOARD_STRICT_TYPES"],
-    },
-    Definition {
-        key: "general.colour",
-        kind: Type::Colour,
-        default: "\"#2F6FDE\"",
-        description: "The colour of the mails' header and buttons.",
-        environment: &["BRAND_COLOUR"],
-    },
-    Definition {
-        key: "general.company_name",
-        kind: Type::Text,
-        default: "\"Switchboard\"",
-        description: "The organisation that the mails speak for.",
-        environment: &["COMPANY_NAME"],
-    },
-    Definition {
-        key: "general.logo_url",
-        kind: Type::OptionalUrl,
-        default: "\"\"",
-        description: "A picture for the mails' header.",
-        environment: &["LOGO_URL"],
-    },
-    Definition {
-        key: "general.site_url",
-        kind: Type::Url,
-        default: "\"http://localhost:8080\"",
-        description: "The site that the mails link to.",
-        environment: &["SITE_URL"],
-    },
-    Definition {
-        key: "general.support_email",
-        kind: Type::Address,
-        default: "\"support@example.com\"",
-        description: "Where a recipient can ask for help.",
-        environment: &["SUPPORT_EMAIL"],
-    },
-];
 
 #[cfg(test)]
 mod tests {
@@ -231,7 +167,7 @@ mod tests {
     #[test]
     fn the_catalogue_is_sorted_and_its_defaults_are_valid() {
         assert!(CATALOGUE.is_sorted_by_key(|definition| definition.key));
-        for definition in CATALOGUE {
+        for definition in CATALOGUE.iter() {
             assert_eq!(definition.check(&definition.default_value()), Ok(()), "{}", definition.key);
         }
     }

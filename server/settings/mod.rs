@@ -1,9 +1,10 @@
 //! Settings: what an administrator can change while the server runs.
 //!
-//! The **catalogue** ([`definition`]) says what can be set.  A value comes from the environment (then it is pinned), from
+//! The [`catalogue`] says what can be set.  A value comes from the environment (then it is pinned), from
 //! the database, or from the catalogue.  Whoever depends on settings follows [`SettingsService::follow`]; a change has
 //! effect on this node before the call that made it returns, and on others within a second.
 
+pub mod catalogue;
 pub mod definition;
 pub mod rpc;
 mod service;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::definition::{self, CATALOGUE, Definition, Type};
+use super::catalogue::CATALOGUE;
+use super::definition::{self, Definition, Type};
 use super::service::SettingsService;
 use super::values::{Origin, Values};
 use crate::error::Error;
@@ -80,7 +81,7 @@ fn answer(values: &Values, keys: &[String]) -> (Vec<pb::Setting>, String) {
 
 fn setting(values: &Values, key: &'static str) -> Option<pb::Setting> {
     let entry = values.entry(key)?;
-    let secret = definition::find(key).is_some_and(|known| known.kind == Type::Secret);
+    let secret = definition::find(key).is_some_and(|known| known.kind.is_secret());
     let origin = match entry.origin {
         Origin::Default => pb::SettingOrigin::Default,
         Origin::Stored => pb::SettingOrigin::Stored,
@@ -101,12 +102,15 @@ impl From<&Definition> for pb::SettingDefinition {
             Type::Integer(least, greatest) => (pb::SettingType::Integer, &[][..], Some((least, greatest))),
             Type::Boolean => (pb::SettingType::Boolean, &[][..], None),
             Type::Choice(words) => (pb::SettingType::Choice, words, None),
-            Type::Secret => (pb::SettingType::Secret, &[][..], None),
-            Type::Text | Type::Address | Type::Url | Type::OptionalUrl | Type::Colour => {
-                (pb::SettingType::String, &[][..], None)
-            }
+            Type::Secret | Type::PrivateKey => (pb::SettingType::Secret, &[][..], None),
+            Type::Text
+            | Type::Address
+            | Type::Url
+            | Type::OptionalUrl
+            | Type::Colour
+            | Type::Certificates => (pb::SettingType::String, &[][..], None),
         };
-        let default = (definition.kind != Type::Secret).then(|| from_json_value(definition.default_value()));
+        let default = (!definition.kind.is_secret()).then(|| from_json_value(definition.default_value()));
         Self {
             key: definition.key.into(),
             category: definition.category().into(),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
-use super::definition::{self, Type};
+use super::definition;
 use super::store::{self, SettingRow};
 use super::values::{self, Origin, Values};
 use crate::clock::SharedClock;
@@ -24,10 +24,13 @@ pub struct SettingsService {
     pinned: HashMap<&'static str, Value>,
     values: ArcSwap<Values>,
     followers: Mutex<Vec<Follower>>,
+    checks: Mutex<Vec<Check>>,
 }
 
 /// Takes new values.
 type Follower = Box<dyn Fn(&Values) + Send>;
+/// Says what is wrong with new values, by key, before they are kept.
+type Check = Box<dyn Fn(&Values) -> Vec<(&'static str, String)> + Send>;
 
 /// What to do with a setting.
 enum Write {
@@ -47,8 +50,15 @@ impl SettingsService {
         environment: &HashMap<String, String>,
     ) -> Result<Self> {
         let pinned = values::pinned(environment)?;
-        let service =
-            Self { db, sealer, clock, pinned, values: ArcSwap::default(), followers: Mutex::default() };
+        let service = Self {
+            db,
+            sealer,
+            clock,
+            pinned,
+            values: ArcSwap::default(),
+            followers: Mutex::default(),
+            checks: Mutex::default(),
+        };
         service.reload().await?;
         Ok(service)
     }
@@ -63,6 +73,44 @@ impl SettingsService {
         let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         follower(&self.values.load());
         followers.push(Box::new(follower));
+    }
+
+    /// Asks `check` about every change before it is kept: what the catalogue can not know, such as whether a key can be
+    /// used.
+    pub fn check_with(&self, check: impl Fn(&Values) -> Vec<(&'static str, String)> + Send + 'static) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(check));
+    }
+
+    /// The values as they would be with these changes, which are checked and not kept.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` with every bad one, as `field[key]`.
+    pub fn preview(&self, field: &str, new: BTreeMap<String, Value>) -> Result<Values> {
+        let mut violations = Violations::default();
+        let mut values = Values::clone(&self.values());
+        let mut keys = Vec::new();
+        for (key, value) in new {
+            match definition::find(&key) {
+                None => violations.add(format!("{field}[{key}]"), "is not a setting"),
+                Some(definition) => {
+                    if violations.check(&format!("{field}[{key}]"), definition.check(&value)).is_some() {
+                        values.set(definition, value);
+                        keys.push(definition.key);
+                    }
+                }
+            }
+        }
+        violations.finish()?;
+        let mut violations = Violations::default();
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was wrong before is not this change's fault.
+        for (key, wrong) in
+            checks.iter().flat_map(|check| check(&values)).filter(|(key, _)| keys.contains(key))
+        {
+            violations.add(format!("{field}[{key}]"), wrong);
+        }
+        violations.finish()?;
+        Ok(values)
     }
 
     /// Reads the settings anew, if the database has newer ones.
@@ -94,6 +142,7 @@ impl SettingsService {
     ) -> Result<Arc<Values>> {
         let mut violations = Violations::default();
         violations.require((1..=KEY_LIMIT).contains(&new.len()), "values", "must have 1 to 100 entries");
+        let checked = new.clone();
         let mut writes = Vec::new();
         for (key, value) in new {
             let field = format!("values[{key}]");
@@ -107,6 +156,7 @@ impl SettingsService {
             }
         }
         violations.finish()?;
+        self.preview("values", checked)?;
         if validate_only {
             return Ok(self.values());
         }
@@ -141,7 +191,7 @@ impl SettingsService {
     }
 
     fn row(&self, definition: &definition::Definition, value: &Value, by: &str) -> Result<Write> {
-        let (plain, sealed) = if definition.kind == Type::Secret {
+        let (plain, sealed) = if definition.kind.is_secret() {
             let text = value.as_str().unwrap_or_default();
             (None, Some(self.sealer.seal(values::place(definition.key), text.as_bytes())?))
         } else {

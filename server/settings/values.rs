@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::definition::{CATALOGUE, Definition, Type};
+use super::catalogue::CATALOGUE;
+use super::definition::Definition;
 use super::store::SettingRow;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result, Violations};
@@ -53,7 +54,7 @@ impl Values {
         let mut stored: HashMap<String, SettingRow> =
             rows.into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut entries = BTreeMap::new();
-        for definition in CATALOGUE {
+        for definition in CATALOGUE.iter() {
             let row = stored.remove(definition.key);
             let entry = match pinned.get(definition.key) {
                 Some(value) => entry(definition, value.clone(), Origin::Environment, None),
@@ -65,6 +66,11 @@ impl Values {
             entries.insert(definition.key, entry);
         }
         Ok(Self { revision, entries })
+    }
+
+    /// Puts a checked value in place of the one that is set.
+    pub(super) fn set(&mut self, definition: &Definition, value: Value) {
+        self.entries.insert(definition.key, entry(definition, value, Origin::Stored, None));
     }
 
     /// One value.
@@ -87,6 +93,11 @@ impl Values {
         self.entries.get(key).and_then(|entry| entry.value.as_bool()).unwrap_or_default()
     }
 
+    /// Whether nobody set it.
+    pub fn is_default(&self, key: &str) -> bool {
+        self.entries.get(key).is_none_or(|entry| entry.origin == Origin::Default)
+    }
+
     /// A secret.
     pub fn secret(&self, key: &str) -> SecretText {
         self.entries.get(key).map(|entry| entry.secret.clone()).unwrap_or_default()
@@ -94,7 +105,7 @@ impl Values {
 }
 
 fn entry(definition: &Definition, value: Value, origin: Origin, updated_at: Option<Timestamp>) -> Entry {
-    if definition.kind == Type::Secret {
+    if definition.kind.is_secret() {
         let secret = SecretText::new(value.as_str().unwrap_or_default());
         return Entry { value: Value::Null, secret, origin, updated_at };
     }
@@ -129,7 +140,7 @@ pub(super) fn place(key: &str) -> Place<'_> {
 pub(super) fn pinned(environment: &HashMap<String, String>) -> Result<HashMap<&'static str, Value>> {
     let mut violations = Violations::default();
     let mut pinned = HashMap::new();
-    for definition in CATALOGUE {
+    for definition in CATALOGUE.iter() {
         let variable = definition.environment.iter().find_map(|&name| Some((name, environment.get(name)?)));
         if let Some((name, text)) = variable.filter(|(_, text)| !text.is_empty())
             && let Some(value) = violations.check(name, definition.parse(name, text))

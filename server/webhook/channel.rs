@@ -108,7 +108,7 @@ impl Channel for WebhookChannel {
 }
 
 fn failed(outcome: Outcome, error: String) -> Attempt {
-    Attempt { outcome, response_status: None, response_body: None, error: Some(error) }
+    Attempt::failed(outcome, error)
 }
 
 /// The body: the event's payload byte for byte, in its envelope.
@@ -161,7 +161,8 @@ fn judge(answer: &Answer, now: Timestamp) -> Attempt {
     // PostgreSQL's text can not hold NUL.
     let text = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
     let response_body = (!text.is_empty()).then_some(text);
-    Attempt { outcome, response_status: Some(i32::from(status.as_u16())), response_body, error }
+    let response_status = Some(i32::from(status.as_u16()));
+    Attempt { response_status, response_body, error, ..Attempt::new(outcome) }
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).

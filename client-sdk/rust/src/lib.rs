@@ -105,8 +105,10 @@ services! {
     webhooks: webhook, webhook_service_client, WebhookServiceClient;
     /// Sends mails and reads the queue.
     emails: email, email_service_client, EmailServiceClient;
-    /// Reads and previews mail templates.
+    /// Manages and previews mail templates.
     templates: email, template_service_client, TemplateServiceClient;
+    /// Manages the addresses that get no mail.
+    suppressions: email, suppression_service_client, SuppressionServiceClient;
     /// Manages recipient lists.
     recipient_lists: email, recipient_list_service_client, RecipientListServiceClient;
     /// Manages API keys.

@@ -93,7 +93,7 @@ pub async fn plan(client: &Client, webhook_id: String) -> Result<Plan> {
     }
     let mut direct = Vec::new();
     for name in names.into_iter().filter(|name| !shows(name)) {
-        let request = GetTemplateRequest { name: name.clone() };
+        let request = GetTemplateRequest { name: name.clone(), ..Default::default() };
         let template =
             client.templates().get_template(request).await.map_err(failed())?.into_inner().template;
         direct.push(DirectMail::from_samples(name, template.unwrap_or_default().variables));

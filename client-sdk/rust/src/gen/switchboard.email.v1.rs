@@ -56,6 +56,63 @@ pub struct Email {
     /// When the next attempt is due; unset when there is none.
     #[prost(message, optional, tag = "18")]
     pub next_attempt_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Which lane it waits in.
+    #[prost(enumeration = "EmailPriority", tag = "19")]
+    pub priority: i32,
+    /// The language it is written in, such as `fr-CA`; empty for the template's default.
+    #[prost(string, tag = "20")]
+    pub locale: ::prost::alloc::string::String,
+    /// What its recipients can unsubscribe from; empty when they can not.
+    #[prost(string, tag = "21")]
+    pub topic: ::prost::alloc::string::String,
+    /// After this it is not sent any more; unset when it never goes stale.
+    #[prost(message, optional, tag = "22")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Headers of its own.
+    #[prost(map = "string, string", tag = "23")]
+    pub headers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The line that mail programs show after the subject.
+    #[prost(string, tag = "24")]
+    pub preheader: ::prost::alloc::string::String,
+    /// Its files, without their content.
+    #[prost(message, repeated, tag = "25")]
+    pub attachments: ::prost::alloc::vec::Vec<EmailAttachment>,
+}
+/// A file that goes with a mail.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailAttachment {
+    /// Its name, such as `invoice.pdf`; at most 255 characters.
+    #[prost(string, tag = "1")]
+    pub filename: ::prost::alloc::string::String,
+    /// Its media type. Empty means `application/octet-stream`.
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    /// The file. All files of a mail have at most 25 MiB as they are encoded for the way, which takes a third more.
+    /// Left empty by the server.
+    #[prost(bytes = "vec", tag = "3")]
+    pub content: ::prost::alloc::vec::Vec<u8>,
+    /// Makes it a picture in the HTML body, which names it as `cid:` and this.
+    #[prost(string, tag = "4")]
+    pub content_id: ::prost::alloc::string::String,
+    /// The file's size in bytes. Output only.
+    #[prost(int64, tag = "5")]
+    pub size: i64,
+}
+/// Where a mail stands with one of its recipients.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailRecipient {
+    /// The address.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// Where it stands: the mail's own state, until the server answers for this recipient alone.
+    #[prost(enumeration = "super::super::delivery::v1::DeliveryState", tag = "2")]
+    pub state: i32,
+    /// What the server said about this recipient; empty when it said the same about all.
+    #[prost(string, tag = "3")]
+    pub reply: ::prost::alloc::string::String,
 }
 /// One try to hand a mail over.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -75,6 +132,28 @@ pub struct EmailAttempt {
     /// Why it failed; empty when it did not.
     #[prost(string, tag = "5")]
     pub error: ::prost::alloc::string::String,
+    /// What was said between client and server, one line each, secrets left out; kept for an attempt that failed.
+    #[prost(string, tag = "6")]
+    pub transcript: ::prost::alloc::string::String,
+}
+/// What a recipient did, or what came back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailActivity {
+    /// The address; empty when it is not known which of several it was.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// What happened.
+    #[prost(enumeration = "EmailActivityKind", tag = "2")]
+    pub kind: i32,
+    /// The link that was followed, the diagnosis of a bounce, or the program that opened the mail.
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+    /// Whether a program did it rather than a person, as far as can be told.
+    #[prost(bool, tag = "4")]
+    pub automated: bool,
+    /// When.
+    #[prost(message, optional, tag = "5")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What SendEmail takes: a template with its variables, or raw content.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -110,6 +189,38 @@ pub struct SendEmailRequest {
     /// nothing; with another request it is refused. At most 128 characters.
     #[prost(string, tag = "10")]
     pub request_id: ::prost::alloc::string::String,
+    /// Headers of its own, such as `X-Ticket`; those that the server or the protocol needs are refused. At most 50.
+    #[prost(map = "string, string", tag = "11")]
+    pub headers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Files and inline images; at most 25 MiB together, as they are encoded for the way.
+    #[prost(message, repeated, tag = "12")]
+    pub attachments: ::prost::alloc::vec::Vec<EmailAttachment>,
+    /// When to send it, at most 366 days ahead. Unset means now.
+    #[prost(message, optional, tag = "13")]
+    pub send_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it has gone stale, as a one-time code does: it is cancelled instead of sent after this.
+    #[prost(message, optional, tag = "14")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How urgent it is. Unset means transactional.
+    #[prost(enumeration = "EmailPriority", tag = "15")]
+    pub priority: i32,
+    /// The language for a template, as `fr-CA`: that one, else `fr`, else the template's default.
+    #[prost(string, tag = "16")]
+    pub locale: ::prost::alloc::string::String,
+    /// The line that mail programs show after the subject; at most 255 characters. Empty means the template's.
+    #[prost(string, tag = "17")]
+    pub preheader: ::prost::alloc::string::String,
+    /// What this mail is about, such as `newsletter`: it gets the headers of one-click unsubscribe, and an address that
+    /// unsubscribed from the topic does not get it. Such a mail has one recipient. Empty means that nobody can
+    /// unsubscribe. At most 64 of a-z, 0-9, `_`, `-` and `.`.
+    #[prost(string, tag = "18")]
+    pub topic: ::prost::alloc::string::String,
+    /// Leaves opens and clicks of this mail untracked, also where the settings track them.
+    #[prost(bool, tag = "19")]
+    pub without_tracking: bool,
 }
 /// What SendEmail answers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -120,6 +231,66 @@ pub struct SendEmailResponse {
     /// True when `request_id` had been used before and this is the first answer again.
     #[prost(bool, tag = "2")]
     pub replayed: bool,
+}
+/// What BatchSendEmails takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchSendEmailsRequest {
+    /// 1 to 500 mails, each as SendEmail takes it.
+    #[prost(message, repeated, tag = "1")]
+    pub emails: ::prost::alloc::vec::Vec<SendEmailRequest>,
+    /// Unset means strict.
+    #[prost(enumeration = "BatchMode", tag = "2")]
+    pub mode: i32,
+}
+/// What BatchSendEmails answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchSendEmailsResponse {
+    /// One result per mail, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub results: ::prost::alloc::vec::Vec<BatchSendEmailsResult>,
+}
+/// What became of one mail of a batch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchSendEmailsResult {
+    /// Either of the two.
+    #[prost(oneof = "batch_send_emails_result::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<batch_send_emails_result::Result>,
+}
+/// Nested message and enum types in `BatchSendEmailsResult`.
+pub mod batch_send_emails_result {
+    /// Either of the two.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Result {
+        /// It is queued.
+        #[prost(message, tag = "1")]
+        Sent(super::SendEmailResponse),
+        /// It was refused.
+        #[prost(message, tag = "2")]
+        Refused(super::EmailRefusal),
+    }
+}
+/// Why a mail was refused.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EmailRefusal {
+    /// The reason, for programs, as SendEmail has it in its ErrorInfo.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// The message, for people.
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    /// Everything that is wrong with it.
+    #[prost(message, repeated, tag = "3")]
+    pub violations: ::prost::alloc::vec::Vec<EmailViolation>,
+}
+/// One thing that is wrong with a mail.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailViolation {
+    /// The field, such as `to\[0\]`.
+    #[prost(string, tag = "1")]
+    pub field: ::prost::alloc::string::String,
+    /// What is wrong with it.
+    #[prost(string, tag = "2")]
+    pub description: ::prost::alloc::string::String,
 }
 /// What GetEmail takes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -143,6 +314,12 @@ pub struct GetEmailResponse {
     /// Its attempts, first one first.
     #[prost(message, repeated, tag = "4")]
     pub attempts: ::prost::alloc::vec::Vec<EmailAttempt>,
+    /// Where it stands with each recipient.
+    #[prost(message, repeated, tag = "5")]
+    pub recipients: ::prost::alloc::vec::Vec<EmailRecipient>,
+    /// What happened after it was sent, first one first; at most 500.
+    #[prost(message, repeated, tag = "6")]
+    pub activities: ::prost::alloc::vec::Vec<EmailActivity>,
 }
 /// What ListEmails takes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -172,6 +349,106 @@ pub struct ListEmailsRequest {
     /// `next_page_token` of the page before, with the same filters.
     #[prost(string, tag = "7")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only mails to this address. Empty means all.
+    #[prost(string, tag = "8")]
+    pub recipient: ::prost::alloc::string::String,
+}
+/// What GetEmailStats takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetEmailStatsRequest {
+    /// Counts mails queued at or after this time. Unset means the last 24 hours.
+    #[prost(message, optional, tag = "1")]
+    pub created_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Counts mails queued before this time. Unset means now.
+    #[prost(message, optional, tag = "2")]
+    pub created_before: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What GetEmailStats answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetEmailStatsResponse {
+    /// How many mails are in which state; states without mails are left out.
+    #[prost(message, repeated, tag = "1")]
+    pub counts: ::prost::alloc::vec::Vec<EmailStateCount>,
+    /// How many mails that is.
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    /// When the oldest of those that wait now was due; unset when nothing waits past its time.
+    #[prost(message, optional, tag = "3")]
+    pub oldest_due_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What keeps mails waiting now: a limit that is used up, or a provider that refuses; empty when nothing does.
+    #[prost(message, repeated, tag = "4")]
+    pub holds: ::prost::alloc::vec::Vec<EmailHold>,
+}
+/// Something that keeps mails waiting.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailHold {
+    /// What it is, in words that say what to do.
+    #[prost(string, tag = "1")]
+    pub description: ::prost::alloc::string::String,
+    /// When it is looked at again.
+    #[prost(message, optional, tag = "2")]
+    pub until_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// How many mails are in one state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailStateCount {
+    /// The state.
+    #[prost(enumeration = "super::super::delivery::v1::DeliveryState", tag = "1")]
+    pub state: i32,
+    /// How many.
+    #[prost(int64, tag = "2")]
+    pub count: i64,
+}
+/// What CancelEmail takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelEmailRequest {
+    /// The mail's id.
+    #[prost(string, tag = "1")]
+    pub email_id: ::prost::alloc::string::String,
+}
+/// What CancelEmail answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CancelEmailResponse {
+    /// The mail, cancelled.
+    #[prost(message, optional, tag = "1")]
+    pub email: ::core::option::Option<Email>,
+}
+/// What RetryEmail takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryEmailRequest {
+    /// The mail's id.
+    #[prost(string, tag = "1")]
+    pub email_id: ::prost::alloc::string::String,
+}
+/// What RetryEmail answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetryEmailResponse {
+    /// The mail, waiting.
+    #[prost(message, optional, tag = "1")]
+    pub email: ::core::option::Option<Email>,
+}
+/// What RetryFailedEmails takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryFailedEmailsRequest {
+    /// Takes mails queued at or after this time. Needed.
+    #[prost(message, optional, tag = "1")]
+    pub created_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Takes mails queued before this time. Unset means now.
+    #[prost(message, optional, tag = "2")]
+    pub created_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only mails of this template. Empty means all.
+    #[prost(string, tag = "3")]
+    pub template: ::prost::alloc::string::String,
+    /// Takes those whose outcome is unknown too: a recipient may get such a mail twice.
+    #[prost(bool, tag = "4")]
+    pub include_unknown: bool,
+}
+/// What RetryFailedEmails answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetryFailedEmailsResponse {
+    /// How many mails wait again.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
 }
 /// What ListEmails answers.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -183,26 +460,265 @@ pub struct ListEmailsResponse {
     #[prost(string, tag = "2")]
     pub next_page_token: ::prost::alloc::string::String,
 }
-/// A template.
+/// What TestSmtp takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TestSmtpRequest {
+    /// Where a test mail goes. Empty means that none is sent: the test ends with the sender's address.
+    #[prost(string, tag = "1")]
+    pub to: ::prost::alloc::string::String,
+    /// Which of the providers, 1 for the first. 0 means the first.
+    #[prost(int32, tag = "2")]
+    pub provider: i32,
+    /// Settings to try before they are saved, by key as UpdateSettings takes them; for all others, what is set.
+    #[prost(map = "string, message", tag = "3")]
+    pub settings: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost_types::Value,
+    >,
+}
+/// What TestSmtp answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TestSmtpResponse {
+    /// Whether every step that was made went well.
+    #[prost(bool, tag = "1")]
+    pub succeeded: bool,
+    /// The steps in their order, up to the one that failed.
+    #[prost(message, repeated, tag = "2")]
+    pub steps: ::prost::alloc::vec::Vec<SmtpTestStep>,
+    /// The server, as host and port.
+    #[prost(string, tag = "3")]
+    pub server: ::prost::alloc::string::String,
+    /// What was said, one line each, secrets left out.
+    #[prost(string, tag = "4")]
+    pub transcript: ::prost::alloc::string::String,
+}
+/// One step of a test.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SmtpTestStep {
+    /// Which step.
+    #[prost(enumeration = "SmtpStep", tag = "1")]
+    pub step: i32,
+    /// Whether it went well.
+    #[prost(bool, tag = "2")]
+    pub succeeded: bool,
+    /// How long it took.
+    #[prost(message, optional, tag = "3")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+    /// The server's reply, if it came to one.
+    #[prost(string, tag = "4")]
+    pub reply: ::prost::alloc::string::String,
+    /// What the result means, and what to do when the step failed.
+    #[prost(string, tag = "5")]
+    pub explanation: ::prost::alloc::string::String,
+}
+/// What ReportBounce takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReportBounceRequest {
+    /// The whole message as it came, headers and all; at most 1 MiB.
+    #[prost(bytes = "vec", tag = "1")]
+    pub message: ::prost::alloc::vec::Vec<u8>,
+}
+/// What ReportBounce answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReportBounceResponse {
+    /// The recipients that the report is about.
+    #[prost(message, repeated, tag = "1")]
+    pub recipients: ::prost::alloc::vec::Vec<BouncedRecipient>,
+}
+/// A recipient in a bounce or a complaint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BouncedRecipient {
+    /// The address.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// What happened: BOUNCED or COMPLAINED.
+    #[prost(enumeration = "EmailActivityKind", tag = "2")]
+    pub kind: i32,
+    /// The enhanced status code (RFC 3463), such as `5.1.1`; empty for a complaint.
+    #[prost(string, tag = "3")]
+    pub status: ::prost::alloc::string::String,
+    /// What the far server said.
+    #[prost(string, tag = "4")]
+    pub diagnostic: ::prost::alloc::string::String,
+    /// The mail that came back, if it is one of this server's.
+    #[prost(string, tag = "5")]
+    pub email_id: ::prost::alloc::string::String,
+    /// Whether the address is suppressed by this report.
+    #[prost(bool, tag = "6")]
+    pub suppressed: bool,
+}
+/// An address that gets no mail.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Suppression {
+    /// The address, in lower case, with its domain in ASCII.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// The topic that it does not get; empty for every mail.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(enumeration = "SuppressionReason", tag = "3")]
+    pub reason: i32,
+    /// Who said so: `api`, `smtp`, `bounce`, `complaint`, `link`. Output only.
+    #[prost(string, tag = "4")]
+    pub origin: ::prost::alloc::string::String,
+    /// What was said, as the reply of a server; at most 1024 characters.
+    #[prost(string, tag = "5")]
+    pub detail: ::prost::alloc::string::String,
+    /// The mail that it came of, if there is one. Output only.
+    #[prost(string, tag = "6")]
+    pub email_id: ::prost::alloc::string::String,
+    /// When it ends; unset when it does not.
+    #[prost(message, optional, tag = "7")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it began. Output only.
+    #[prost(message, optional, tag = "8")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was last changed. Output only.
+    #[prost(message, optional, tag = "9")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What CreateSuppression takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSuppressionRequest {
+    /// The suppression; output-only fields are ignored.
+    #[prost(message, optional, tag = "1")]
+    pub suppression: ::core::option::Option<Suppression>,
+}
+/// What CreateSuppression answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSuppressionResponse {
+    /// The suppression as kept.
+    #[prost(message, optional, tag = "1")]
+    pub suppression: ::core::option::Option<Suppression>,
+}
+/// What GetSuppression takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSuppressionRequest {
+    /// The address.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// The topic; empty for every mail.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+}
+/// What GetSuppression answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetSuppressionResponse {
+    /// The suppression.
+    #[prost(message, optional, tag = "1")]
+    pub suppression: ::core::option::Option<Suppression>,
+}
+/// What ListSuppressions takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSuppressionsRequest {
+    /// Only with one of these reasons. Empty means all.
+    #[prost(enumeration = "SuppressionReason", repeated, tag = "1")]
+    pub reasons: ::prost::alloc::vec::Vec<i32>,
+    /// Only addresses that begin so, as `jo@`. Empty means all.
+    #[prost(string, tag = "2")]
+    pub address_prefix: ::prost::alloc::string::String,
+    /// Only of this topic. Empty means all.
+    #[prost(string, tag = "3")]
+    pub topic: ::prost::alloc::string::String,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "4")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before, with the same filters.
+    #[prost(string, tag = "5")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ListSuppressions answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSuppressionsResponse {
+    /// The suppressions by address and topic.
+    #[prost(message, repeated, tag = "1")]
+    pub suppressions: ::prost::alloc::vec::Vec<Suppression>,
+    /// Asks for the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What UpdateSuppression takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateSuppressionRequest {
+    /// The suppression, found by `address` and `topic`.
+    #[prost(message, optional, tag = "1")]
+    pub suppression: ::core::option::Option<Suppression>,
+    /// The fields to change: `reason`, `detail`, `expire_time`. Absent means those that are set.
+    #[prost(message, optional, tag = "2")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+/// What UpdateSuppression answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateSuppressionResponse {
+    /// The suppression as kept now.
+    #[prost(message, optional, tag = "1")]
+    pub suppression: ::core::option::Option<Suppression>,
+}
+/// What DeleteSuppression takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteSuppressionRequest {
+    /// The address.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// The topic; empty for the one of every mail.
+    #[prost(string, tag = "2")]
+    pub topic: ::prost::alloc::string::String,
+}
+/// What DeleteSuppression answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteSuppressionResponse {}
+/// A template, in one language.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Template {
-    /// Its name, such as `ticket_created`.
+    /// Its name, such as `ticket_created`: 1 to 64 of a-z, 0-9 and `_`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What it is for.
+    /// What it is for; at most 1024 characters. Fixed for those that come with the server.
     #[prost(string, tag = "2")]
     pub description: ::prost::alloc::string::String,
-    /// Its variables.
+    /// Its variables. Fixed for those that come with the server; the same for every language of a template.
     #[prost(message, repeated, tag = "3")]
     pub variables: ::prost::alloc::vec::Vec<TemplateVariable>,
-    /// True for those that come with the server.
+    /// True for those that come with the server. Output only.
     #[prost(bool, tag = "4")]
     pub built_in: bool,
+    /// The language of this text as a BCP 47 tag, such as `fr` or `fr-CA`; empty for the one that all others fall back to.
+    #[prost(string, tag = "5")]
+    pub locale: ::prost::alloc::string::String,
+    /// The subject's text, in the syntax of Jinja: `{{ variable }}`, conditions, loops and filters. At most 998 characters.
+    /// Empty for a compiled template.
+    #[prost(string, tag = "6")]
+    pub subject: ::prost::alloc::string::String,
+    /// The HTML body's text; values are escaped. At most 256 KiB. Empty for a compiled template.
+    #[prost(string, tag = "7")]
+    pub html_body: ::prost::alloc::string::String,
+    /// The text body's text. Empty means that it is made of the HTML body. At most 256 KiB.
+    #[prost(string, tag = "8")]
+    pub plain_body: ::prost::alloc::string::String,
+    /// The text of the line that mail programs show after the subject; at most 255 characters.
+    #[prost(string, tag = "9")]
+    pub preheader: ::prost::alloc::string::String,
+    /// Whether this text is used in place of the one that comes with the server. Output only.
+    #[prost(bool, tag = "10")]
+    pub overridden: bool,
+    /// The version of this text, 1 for the first; 0 for a compiled template. Output only.
+    #[prost(int64, tag = "11")]
+    pub version: i64,
+    /// Changes with every update; give it back to refuse an update of anything newer. Output only.
+    #[prost(string, tag = "12")]
+    pub etag: ::prost::alloc::string::String,
+    /// When it was made. Output only.
+    #[prost(message, optional, tag = "13")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was last changed. Output only.
+    #[prost(message, optional, tag = "14")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A variable of a template.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TemplateVariable {
-    /// Its name.
+    /// Its name: 1 to 64 of a-z, 0-9 and `_`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// What it says.
@@ -211,7 +727,7 @@ pub struct TemplateVariable {
     /// Whether the template can not do without it.
     #[prost(bool, tag = "3")]
     pub required: bool,
-    /// A value that shows it.
+    /// A value that shows it, for previews.
     #[prost(message, optional, tag = "4")]
     pub sample: ::core::option::Option<::prost_types::Value>,
 }
@@ -221,7 +737,7 @@ pub struct ListTemplatesRequest {}
 /// What ListTemplates answers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListTemplatesResponse {
-    /// The templates by name.
+    /// The templates by name and language, without their texts.
     #[prost(message, repeated, tag = "1")]
     pub templates: ::prost::alloc::vec::Vec<Template>,
 }
@@ -231,6 +747,9 @@ pub struct GetTemplateRequest {
     /// The template's name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// The language; empty for the one that all others fall back to. Not found when there is no text in just this one.
+    #[prost(string, tag = "2")]
+    pub locale: ::prost::alloc::string::String,
 }
 /// What GetTemplate answers.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -239,6 +758,54 @@ pub struct GetTemplateResponse {
     #[prost(message, optional, tag = "1")]
     pub template: ::core::option::Option<Template>,
 }
+/// What CreateTemplate takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTemplateRequest {
+    /// The template; output-only fields are ignored.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<Template>,
+}
+/// What CreateTemplate answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CreateTemplateResponse {
+    /// The template as kept.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<Template>,
+}
+/// What UpdateTemplate takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTemplateRequest {
+    /// The template, found by `name` and `locale`; `etag` is checked when given.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<Template>,
+    /// The fields to change: `description`, `variables`, `subject`, `html_body`, `plain_body`, `preheader`. Absent means
+    /// those that are set.
+    #[prost(message, optional, tag = "2")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+/// What UpdateTemplate answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateTemplateResponse {
+    /// The template as kept now.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<Template>,
+}
+/// What DeleteTemplate takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteTemplateRequest {
+    /// The template's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The language; empty for the one that all others fall back to.
+    #[prost(string, tag = "2")]
+    pub locale: ::prost::alloc::string::String,
+    /// Checked when given.
+    #[prost(string, tag = "3")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// What DeleteTemplate answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteTemplateResponse {}
 /// What PreviewTemplate takes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PreviewTemplateRequest {
@@ -248,6 +815,15 @@ pub struct PreviewTemplateRequest {
     /// The variables. Unset means the samples.
     #[prost(message, optional, tag = "2")]
     pub variables: ::core::option::Option<::prost_types::Struct>,
+    /// The language: `fr-CA` takes that one, else `fr`, else the one that all others fall back to.
+    #[prost(string, tag = "3")]
+    pub locale: ::prost::alloc::string::String,
+    /// A version that is not the newest; 0 means the newest.
+    #[prost(int64, tag = "4")]
+    pub version: i64,
+    /// A text to show before it is saved, in place of what is kept; its name and locale are those above.
+    #[prost(message, optional, tag = "5")]
+    pub draft: ::core::option::Option<Template>,
 }
 /// What PreviewTemplate answers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -261,6 +837,77 @@ pub struct PreviewTemplateResponse {
     /// The text body.
     #[prost(string, tag = "3")]
     pub plain_body: ::prost::alloc::string::String,
+    /// The language that was taken.
+    #[prost(string, tag = "4")]
+    pub locale: ::prost::alloc::string::String,
+    /// The version that was taken; 0 for a compiled template.
+    #[prost(int64, tag = "5")]
+    pub version: i64,
+}
+/// What ListTemplateVersions takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTemplateVersionsRequest {
+    /// The template's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The language; empty for the one that all others fall back to.
+    #[prost(string, tag = "2")]
+    pub locale: ::prost::alloc::string::String,
+}
+/// What ListTemplateVersions answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTemplateVersionsResponse {
+    /// The versions, newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub versions: ::prost::alloc::vec::Vec<TemplateVersion>,
+}
+/// One version of a text.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TemplateVersion {
+    /// Its number.
+    #[prost(int64, tag = "1")]
+    pub version: i64,
+    /// The subject's text.
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// The HTML body's text.
+    #[prost(string, tag = "3")]
+    pub html_body: ::prost::alloc::string::String,
+    /// The text body's text.
+    #[prost(string, tag = "4")]
+    pub plain_body: ::prost::alloc::string::String,
+    /// The preheader's text.
+    #[prost(string, tag = "5")]
+    pub preheader: ::prost::alloc::string::String,
+    /// The id of the key that made it.
+    #[prost(string, tag = "6")]
+    pub created_by: ::prost::alloc::string::String,
+    /// When it was made.
+    #[prost(message, optional, tag = "7")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What RollbackTemplate takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackTemplateRequest {
+    /// The template's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The language; empty for the one that all others fall back to.
+    #[prost(string, tag = "2")]
+    pub locale: ::prost::alloc::string::String,
+    /// The version whose text is to be used again.
+    #[prost(int64, tag = "3")]
+    pub version: i64,
+    /// Checked when given.
+    #[prost(string, tag = "4")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// What RollbackTemplate answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RollbackTemplateResponse {
+    /// The template as kept now.
+    #[prost(message, optional, tag = "1")]
+    pub template: ::core::option::Option<Template>,
 }
 /// Addresses by purpose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -359,6 +1006,207 @@ pub struct DeleteRecipientListRequest {
 /// What DeleteRecipientList answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRecipientListResponse {}
+/// How urgent a mail is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EmailPriority {
+    /// TRANSACTIONAL when sending; never sent by the server.
+    Unspecified = 0,
+    /// Somebody waits for it, as for a password reset: a part of the connections is kept free for these.
+    Transactional = 1,
+    /// Many at a time, as a newsletter: never in the way of the others.
+    Bulk = 2,
+}
+impl EmailPriority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EMAIL_PRIORITY_UNSPECIFIED",
+            Self::Transactional => "EMAIL_PRIORITY_TRANSACTIONAL",
+            Self::Bulk => "EMAIL_PRIORITY_BULK",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EMAIL_PRIORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "EMAIL_PRIORITY_TRANSACTIONAL" => Some(Self::Transactional),
+            "EMAIL_PRIORITY_BULK" => Some(Self::Bulk),
+            _ => None,
+        }
+    }
+}
+/// What can happen to a mail after it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EmailActivityKind {
+    /// Never sent.
+    Unspecified = 0,
+    /// Its pictures were loaded.
+    Opened = 1,
+    /// A link in it was followed.
+    Clicked = 2,
+    /// A recipient unsubscribed from its topic.
+    Unsubscribed = 3,
+    /// It came back.
+    Bounced = 4,
+    /// A recipient called it spam.
+    Complained = 5,
+}
+impl EmailActivityKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EMAIL_ACTIVITY_KIND_UNSPECIFIED",
+            Self::Opened => "EMAIL_ACTIVITY_KIND_OPENED",
+            Self::Clicked => "EMAIL_ACTIVITY_KIND_CLICKED",
+            Self::Unsubscribed => "EMAIL_ACTIVITY_KIND_UNSUBSCRIBED",
+            Self::Bounced => "EMAIL_ACTIVITY_KIND_BOUNCED",
+            Self::Complained => "EMAIL_ACTIVITY_KIND_COMPLAINED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EMAIL_ACTIVITY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "EMAIL_ACTIVITY_KIND_OPENED" => Some(Self::Opened),
+            "EMAIL_ACTIVITY_KIND_CLICKED" => Some(Self::Clicked),
+            "EMAIL_ACTIVITY_KIND_UNSUBSCRIBED" => Some(Self::Unsubscribed),
+            "EMAIL_ACTIVITY_KIND_BOUNCED" => Some(Self::Bounced),
+            "EMAIL_ACTIVITY_KIND_COMPLAINED" => Some(Self::Complained),
+            _ => None,
+        }
+    }
+}
+/// What a bad mail does to its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BatchMode {
+    /// STRICT.
+    Unspecified = 0,
+    /// All of the mails are queued, or none, and the error names every violation.
+    Strict = 1,
+    /// Every good mail is queued, and each bad one has its error in its result.
+    Permissive = 2,
+}
+impl BatchMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BATCH_MODE_UNSPECIFIED",
+            Self::Strict => "BATCH_MODE_STRICT",
+            Self::Permissive => "BATCH_MODE_PERMISSIVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BATCH_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BATCH_MODE_STRICT" => Some(Self::Strict),
+            "BATCH_MODE_PERMISSIVE" => Some(Self::Permissive),
+            _ => None,
+        }
+    }
+}
+/// The steps on the way to a delivered mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SmtpStep {
+    /// Never sent.
+    Unspecified = 0,
+    /// The host's name becomes addresses.
+    Resolve = 1,
+    /// A connection is made, and the server greets.
+    Connect = 2,
+    /// The connection is protected, and the certificate is checked.
+    Tls = 3,
+    /// The login.
+    Login = 4,
+    /// The server takes the sender's address.
+    Sender = 5,
+    /// The server takes the recipient and the mail.
+    Delivery = 6,
+}
+impl SmtpStep {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SMTP_STEP_UNSPECIFIED",
+            Self::Resolve => "SMTP_STEP_RESOLVE",
+            Self::Connect => "SMTP_STEP_CONNECT",
+            Self::Tls => "SMTP_STEP_TLS",
+            Self::Login => "SMTP_STEP_LOGIN",
+            Self::Sender => "SMTP_STEP_SENDER",
+            Self::Delivery => "SMTP_STEP_DELIVERY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SMTP_STEP_UNSPECIFIED" => Some(Self::Unspecified),
+            "SMTP_STEP_RESOLVE" => Some(Self::Resolve),
+            "SMTP_STEP_CONNECT" => Some(Self::Connect),
+            "SMTP_STEP_TLS" => Some(Self::Tls),
+            "SMTP_STEP_LOGIN" => Some(Self::Login),
+            "SMTP_STEP_SENDER" => Some(Self::Sender),
+            "SMTP_STEP_DELIVERY" => Some(Self::Delivery),
+            _ => None,
+        }
+    }
+}
+/// Why an address gets no mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SuppressionReason {
+    /// MANUAL when creating; never sent by the server.
+    Unspecified = 0,
+    /// The address does not exist.
+    Bounce = 1,
+    /// Its owner called a mail spam.
+    Complaint = 2,
+    /// Its owner unsubscribed.
+    Unsubscribe = 3,
+    /// Somebody put it on the list.
+    Manual = 4,
+}
+impl SuppressionReason {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SUPPRESSION_REASON_UNSPECIFIED",
+            Self::Bounce => "SUPPRESSION_REASON_BOUNCE",
+            Self::Complaint => "SUPPRESSION_REASON_COMPLAINT",
+            Self::Unsubscribe => "SUPPRESSION_REASON_UNSUBSCRIBE",
+            Self::Manual => "SUPPRESSION_REASON_MANUAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SUPPRESSION_REASON_UNSPECIFIED" => Some(Self::Unspecified),
+            "SUPPRESSION_REASON_BOUNCE" => Some(Self::Bounce),
+            "SUPPRESSION_REASON_COMPLAINT" => Some(Self::Complaint),
+            "SUPPRESSION_REASON_UNSUBSCRIBE" => Some(Self::Unsubscribe),
+            "SUPPRESSION_REASON_MANUAL" => Some(Self::Manual),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod email_service_client {
     #![allow(
@@ -468,7 +1316,38 @@ pub mod email_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One mail with every attempt made, and its content once it was captured.
+        /// Queues up to 500 mails in one commit, each with its own recipients and variables. A mode says whether one bad mail
+        /// refuses all of them, or only itself.
+        pub async fn batch_send_emails(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchSendEmailsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchSendEmailsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/BatchSendEmails",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.EmailService",
+                        "BatchSendEmails",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// One mail with its recipients, every attempt made, and its content once it was captured.
         pub async fn get_email(
             &mut self,
             request: impl tonic::IntoRequest<super::GetEmailRequest>,
@@ -522,6 +1401,175 @@ pub mod email_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// How many mails of a time are in which state.
+        pub async fn get_email_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetEmailStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetEmailStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/GetEmailStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.email.v1.EmailService", "GetEmailStats"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Withdraws a mail that waits. One that is being sent or has ended is left as it is, and the answer is
+        /// FAILED_PRECONDITION with the reason TOO_LATE.
+        pub async fn cancel_email(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelEmailRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelEmailResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/CancelEmail",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.email.v1.EmailService", "CancelEmail"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts a mail that failed, was cancelled, or whose outcome is unknown, back into the queue. Recipients that have it
+        /// already do not get it again.
+        pub async fn retry_email(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetryEmailRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryEmailResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/RetryEmail",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.email.v1.EmailService", "RetryEmail"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts every mail that failed since a time back into the queue.
+        pub async fn retry_failed_emails(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetryFailedEmailsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetryFailedEmailsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/RetryFailedEmails",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.EmailService",
+                        "RetryFailedEmails",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tries an SMTP server step by step, and says which step failed and what to do about it. A step that fails is part of
+        /// the answer and no error.
+        pub async fn test_smtp(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TestSmtpRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TestSmtpResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/TestSmtp",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.email.v1.EmailService", "TestSmtp"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a bounce (RFC 3464) or a complaint (RFC 5965) as it came by mail, and suppresses the addresses that it is
+        /// about when they are gone for good or complained.
+        pub async fn report_bounce(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportBounceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportBounceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.EmailService/ReportBounce",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.email.v1.EmailService", "ReportBounce"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated client implementations.
@@ -535,7 +1583,7 @@ pub mod template_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The mail templates.
+    /// The mail templates: those that come with the server, and texts that are kept in place of them or beside them.
     #[derive(Debug, Clone)]
     pub struct TemplateServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -605,7 +1653,7 @@ pub mod template_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// All templates by name.
+        /// All templates by name and language.
         pub async fn list_templates(
             &mut self,
             request: impl tonic::IntoRequest<super::ListTemplatesRequest>,
@@ -635,7 +1683,7 @@ pub mod template_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One template with its variables.
+        /// One template with its variables, and with its text when that is kept here.
         pub async fn get_template(
             &mut self,
             request: impl tonic::IntoRequest<super::GetTemplateRequest>,
@@ -661,6 +1709,98 @@ pub mod template_service_client {
                     GrpcMethod::new(
                         "switchboard.email.v1.TemplateService",
                         "GetTemplate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Adds a template, or another language of one. A text that does not compile, or names a variable that the template
+        /// does not have, is refused with its line and column.
+        pub async fn create_template(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateTemplateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateTemplateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.TemplateService/CreateTemplate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.TemplateService",
+                        "CreateTemplate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes a text, as its next version. For a template that comes with the server it makes the text that is used in
+        /// place of the compiled one.
+        pub async fn update_template(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateTemplateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateTemplateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.TemplateService/UpdateTemplate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.TemplateService",
+                        "UpdateTemplate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes a text. What comes with the server is used again; another template is gone, unless a route names it.
+        pub async fn delete_template(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteTemplateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteTemplateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.TemplateService/DeleteTemplate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.TemplateService",
+                        "DeleteTemplate",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -691,6 +1831,66 @@ pub mod template_service_client {
                     GrpcMethod::new(
                         "switchboard.email.v1.TemplateService",
                         "PreviewTemplate",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Every version of a text, newest first. The newest 50 are kept.
+        pub async fn list_template_versions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTemplateVersionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTemplateVersionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.TemplateService/ListTemplateVersions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.TemplateService",
+                        "ListTemplateVersions",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes an older version the text again, as its next version.
+        pub async fn rollback_template(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackTemplateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollbackTemplateResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.TemplateService/RollbackTemplate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.TemplateService",
+                        "RollbackTemplate",
                     ),
                 );
             self.inner.unary(req, path, codec).await
@@ -924,6 +2124,239 @@ pub mod recipient_list_service_client {
                     GrpcMethod::new(
                         "switchboard.email.v1.RecipientListService",
                         "DeleteRecipientList",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated client implementations.
+pub mod suppression_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Addresses that get no mail.
+    #[derive(Debug, Clone)]
+    pub struct SuppressionServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> SuppressionServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> SuppressionServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            SuppressionServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Adds an address. One that is suppressed already for the topic is refused.
+        pub async fn create_suppression(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateSuppressionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateSuppressionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.SuppressionService/CreateSuppression",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.SuppressionService",
+                        "CreateSuppression",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Why an address gets no mail.
+        pub async fn get_suppression(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetSuppressionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetSuppressionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.SuppressionService/GetSuppression",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.SuppressionService",
+                        "GetSuppression",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Suppressed addresses in their order, by filter.
+        pub async fn list_suppressions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSuppressionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSuppressionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.SuppressionService/ListSuppressions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.SuppressionService",
+                        "ListSuppressions",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes the reason, the detail or the end.
+        pub async fn update_suppression(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateSuppressionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateSuppressionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.SuppressionService/UpdateSuppression",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.SuppressionService",
+                        "UpdateSuppression",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an address get mail again.
+        pub async fn delete_suppression(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteSuppressionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteSuppressionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.email.v1.SuppressionService/DeleteSuppression",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.email.v1.SuppressionService",
+                        "DeleteSuppression",
                     ),
                 );
             self.inner.unary(req, path, codec).await

@@ -60,6 +60,7 @@ fn arrivals(plan: &Plan) -> Vec<Arrival> {
             html_body: words.replace('&', "&#38;").replace('<', "&lt;"),
             plain_body: words,
             attempts: Vec::new(),
+            ..Default::default()
         })));
     }
     arrivals

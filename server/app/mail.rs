@@ -1,0 +1,130 @@
+//! From settings to what they say about mail.
+
+use crate::email::config::parse_domain_limits;
+use crate::email::template::Branding;
+use crate::email::{AuthMode, DkimKey, EmailConfig, OAuth, Smtp, TlsMode};
+use crate::settings::Values;
+
+/// What is known of a provider: its host, port and protection, and where its access tokens come from.
+struct Preset {
+    host: &'static str,
+    port: u16,
+    tls: TlsMode,
+    token_url: &'static str,
+}
+
+fn preset(name: &str) -> Option<Preset> {
+    let submission = |host, token_url| Preset { host, port: 587, tls: TlsMode::StartTls, token_url };
+    Some(match name {
+        "gmail" => submission("smtp.gmail.com", "https://oauth2.googleapis.com/token"),
+        "outlook" => {
+            submission("smtp.office365.com", "https://login.microsoftonline.com/common/oauth2/v2.0/token")
+        }
+        "sendgrid" => submission("smtp.sendgrid.net", ""),
+        "mailgun" => submission("smtp.mailgun.org", ""),
+        "ses" => submission("email-smtp.us-east-1.amazonaws.com", ""),
+        _ => return None,
+    })
+}
+
+/// What the settings say about mail.
+pub(super) fn config(values: &Values) -> EmailConfig {
+    let logo = values.text("general.logo_url");
+    EmailConfig {
+        providers: ["email.smtp", "email.smtp2", "email.smtp3"]
+            .into_iter()
+            .filter_map(|key| provider(values, key))
+            .collect(),
+        capture: values.boolean("email.capture"),
+        from_address: values.text("email.from_address").to_owned(),
+        from_name: values.text("email.from_name").to_owned(),
+        branding: Branding {
+            company_name: values.text("general.company_name").to_owned(),
+            site_url: values.text("general.site_url").to_owned(),
+            support_email: values.text("general.support_email").to_owned(),
+            logo_url: (!logo.is_empty()).then(|| logo.to_owned()),
+            colour: values.text("general.colour").to_owned(),
+        },
+        dkim: dkim(values),
+        hourly_limit: u64::try_from(values.integer("email.hourly_limit")).unwrap_or(0),
+        domain_limits: parse_domain_limits(values.text("email.domain_limits")).unwrap_or_default(),
+        public_url: values.text("email.public_url").trim_end_matches('/').to_owned(),
+        track_opens: values.boolean("email.open_tracking"),
+        track_clicks: values.boolean("email.click_tracking"),
+    }
+}
+
+fn provider(values: &Values, key: &str) -> Option<Smtp> {
+    let of = |name: &str| format!("{key}_{name}");
+    let preset = preset(values.text(&of("preset")));
+    let host = match (values.text(&of("host")), &preset) {
+        ("", Some(preset)) => preset.host,
+        ("", None) => return None,
+        (host, _) => host,
+    };
+    let number = |name: &str| usize::try_from(values.integer(&of(name))).unwrap_or(1).max(1);
+    let port = match &preset {
+        Some(preset) if values.is_default(&of("port")) => preset.port,
+        _ => u16::try_from(values.integer(&of("port"))).unwrap_or(587),
+    };
+    let tls = match (values.text(&of("tls")), &preset) {
+        (_, Some(preset)) if values.is_default(&of("tls")) => preset.tls,
+        ("implicit", _) => TlsMode::Implicit,
+        ("none", _) => TlsMode::None,
+        _ => TlsMode::StartTls,
+    };
+    let auth = match values.text(&of("auth")) {
+        "plain" => AuthMode::Plain,
+        "login" => AuthMode::Login,
+        "xoauth2" => AuthMode::XOAuth2,
+        _ => AuthMode::Auto,
+    };
+    let refresh_token = values.secret(&of("oauth_refresh_token"));
+    let token_url = match (values.text(&of("oauth_token_url")), &preset) {
+        ("", Some(preset)) => preset.token_url,
+        (url, _) => url,
+    };
+    let oauth = (!refresh_token.reveal().is_empty() && !token_url.is_empty()).then(|| OAuth {
+        token_url: token_url.to_owned(),
+        client_id: values.text(&of("oauth_client_id")).to_owned(),
+        client_secret: values.secret(&of("oauth_client_secret")),
+        refresh_token,
+    });
+    Some(Smtp {
+        host: host.to_owned(),
+        port,
+        user: values.text(&of("user")).to_owned(),
+        password: values.secret(&of("password")),
+        auth,
+        oauth,
+        tls,
+        ca: values.text(&of("ca")).to_owned(),
+        connections: number("connections"),
+        messages_per_connection: number("messages_per_connection"),
+    })
+}
+
+fn dkim(values: &Values) -> Vec<DkimKey> {
+    let domain = match values.text("email.dkim_domain") {
+        "" => values.text("email.from_address").rsplit_once('@').map_or("", |(_, domain)| domain),
+        domain => domain,
+    };
+    [
+        ("email.dkim_selector", "email.dkim_private_key"),
+        ("email.dkim_second_selector", "email.dkim_second_private_key"),
+    ]
+    .into_iter()
+    .map(|(selector, key)| DkimKey {
+        domain: domain.to_owned(),
+        selector: values.text(selector).to_owned(),
+        private_key: values.secret(key),
+    })
+    .filter(|key| !key.private_key.reveal().trim().is_empty())
+    .collect()
+}
+
+/// What is wrong with settings of mail, by key.
+pub(super) fn check(values: &Values) -> Vec<(&'static str, String)> {
+    let limits = parse_domain_limits(values.text("email.domain_limits")).err();
+    limits.map(|wrong| ("email.domain_limits", wrong)).into_iter().collect()
+}

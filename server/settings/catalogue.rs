@@ -1,0 +1,324 @@
+//! The catalogue of settings: every setting that there is.
+
+use std::sync::LazyLock;
+
+use super::definition::{Definition, Type};
+
+/// All of them, by key.
+pub static CATALOGUE: LazyLock<Vec<Definition>> = LazyLock::new(|| {
+    let mut all = Vec::from(PLAIN);
+    all.extend(FIRST_PROVIDER);
+    all.extend(SECOND_PROVIDER);
+    all.extend(THIRD_PROVIDER);
+    all.sort_by_key(|definition| definition.key);
+    all
+});
+
+/// The settings of one SMTP server; the environment names the first one only.
+macro_rules! provider {
+    ($key:literal, $ordinal:literal, $unset:literal,
+     [$host:expr, $port:expr, $user:expr, $password:expr, $tls:expr, $preset:expr]) => {
+        [
+            Definition {
+                key: concat!($key, "_auth"),
+                kind: Type::Choice(&["auto", "plain", "login", "xoauth2"]),
+                default: "\"auto\"",
+                description: concat!(
+                    "How the login at the ",
+                    $ordinal,
+                    "SMTP server is made; xoauth2 uses the refresh token."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_ca"),
+                kind: Type::Certificates,
+                default: "\"\"",
+                description: concat!(
+                    "Certificates that are trusted at the ",
+                    $ordinal,
+                    "SMTP server beside the system's, as PEM."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_connections"),
+                kind: Type::Integer(1, 100),
+                default: "8",
+                description: concat!(
+                    "How many connections to the ",
+                    $ordinal,
+                    "SMTP server are open at most."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_host"),
+                kind: Type::Text,
+                default: "\"\"",
+                description: concat!("The ", $ordinal, "SMTP server. ", $unset),
+                environment: $host,
+            },
+            Definition {
+                key: concat!($key, "_messages_per_connection"),
+                kind: Type::Integer(1, 100_000),
+                default: "100",
+                description: concat!(
+                    "After how many mails a connection to the ",
+                    $ordinal,
+                    "SMTP server is made anew."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_oauth_client_id"),
+                kind: Type::Text,
+                default: "\"\"",
+                description: concat!(
+                    "The client id that gets access tokens for the ",
+                    $ordinal,
+                    "SMTP server."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_oauth_client_secret"),
+                kind: Type::Secret,
+                default: "\"\"",
+                description: concat!(
+                    "The client secret that gets access tokens for the ",
+                    $ordinal,
+                    "SMTP server."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_oauth_refresh_token"),
+                kind: Type::Secret,
+                default: "\"\"",
+                description: concat!(
+                    "The refresh token that gets access tokens for the ",
+                    $ordinal,
+                    "SMTP server."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_oauth_token_url"),
+                kind: Type::OptionalUrl,
+                default: "\"\"",
+                description: concat!(
+                    "Where access tokens for the ",
+                    $ordinal,
+                    "SMTP server come from. Empty means where the preset's do."
+                ),
+                environment: &[],
+            },
+            Definition {
+                key: concat!($key, "_password"),
+                kind: Type::Secret,
+                default: "\"\"",
+                description: concat!("The password of the login at the ", $ordinal, "SMTP server."),
+                environment: $password,
+            },
+            Definition {
+                key: concat!($key, "_port"),
+                kind: Type::Integer(1, 65_535),
+                default: "587",
+                description: concat!(
+                    "The port of the ",
+                    $ordinal,
+                    "SMTP server: usually 587 with starttls, 465 with implicit."
+                ),
+                environment: $port,
+            },
+            Definition {
+                key: concat!($key, "_preset"),
+                kind: Type::Choice(&["custom", "gmail", "outlook", "sendgrid", "mailgun", "ses"]),
+                default: "\"custom\"",
+                description: concat!(
+                    "Whose server the ",
+                    $ordinal,
+                    "SMTP server is: gives the host, the port and the protection that are not set."
+                ),
+                environment: $preset,
+            },
+            Definition {
+                key: concat!($key, "_tls"),
+                kind: Type::Choice(&["starttls", "implicit", "none"]),
+                default: "\"starttls\"",
+                description: concat!("How the connection to the ", $ordinal, "SMTP server is protected."),
+                environment: $tls,
+            },
+            Definition {
+                key: concat!($key, "_user"),
+                kind: Type::Text,
+                default: "\"\"",
+                description: concat!("The login at the ", $ordinal, "SMTP server. Empty means none."),
+                environment: $user,
+            },
+        ]
+    };
+}
+
+const FIRST_PROVIDER: [Definition; 14] = provider!(
+    "email.smtp",
+    "",
+    "While it is empty, mails are captured and nothing leaves.",
+    [
+        &["SMTP_HOST", "EMAIL_HOST"],
+        &["SMTP_PORT", "EMAIL_PORT"],
+        &["SMTP_USER", "EMAIL_HOST_USER"],
+        &["SMTP_PASSWORD", "EMAIL_HOST_PASSWORD"],
+        &["SMTP_TLS", "USE_TLS", "EMAIL_USE_TLS"],
+        &["SMTP_PRESET"]
+    ]
+);
+const SECOND_PROVIDER: [Definition; 14] = provider!(
+    "email.smtp2",
+    "second ",
+    "It takes the mails that the first one can not take, for a fault of its own.",
+    [&[], &[], &[], &[], &[], &[]]
+);
+const THIRD_PROVIDER: [Definition; 14] = provider!(
+    "email.smtp3",
+    "third ",
+    "It takes the mails that the others can not take, for faults of their own.",
+    [&[], &[], &[], &[], &[], &[]]
+);
+
+const PLAIN: [Definition; 19] = [
+    Definition {
+        key: "email.capture",
+        kind: Type::Boolean,
+        default: "false",
+        description: "Captures every mail instead of sending it, also when an SMTP host is set.",
+        environment: &["EMAIL_CAPTURE"],
+    },
+    Definition {
+        key: "email.click_tracking",
+        kind: Type::Boolean,
+        default: "false",
+        description: "Counts the links that are followed in mails to one recipient. Needs email.public_url.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.dkim_domain",
+        kind: Type::Text,
+        default: "\"\"",
+        description: "The domain that mails are signed for (DKIM). Empty means that of the sender's address.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.dkim_private_key",
+        kind: Type::PrivateKey,
+        default: "\"\"",
+        description: "The private key of the DKIM signature as PKCS #8 PEM, Ed25519 or RSA. Empty means that mails are not signed.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.dkim_second_private_key",
+        kind: Type::PrivateKey,
+        default: "\"\"",
+        description: "The private key of a second DKIM signature, as for the other algorithm or while keys change.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.dkim_second_selector",
+        kind: Type::Text,
+        default: "\"switchboard2\"",
+        description: "The selector of the second DKIM signature.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.dkim_selector",
+        kind: Type::Text,
+        default: "\"switchboard\"",
+        description: "The selector of the DKIM signature: its public key is in the DNS at <selector>._domainkey.<domain>.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.domain_limits",
+        kind: Type::Text,
+        default: "\"\"",
+        description: "How many mails an hour go to a domain, such as `example.com=500, example.org=50`. The others have no limit.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.from_address",
+        kind: Type::Address,
+        default: "\"switchboard@example.com\"",
+        description: "The address that mails are from.",
+        environment: &["FROM_EMAIL", "DEFAULT_FROM_EMAIL"],
+    },
+    Definition {
+        key: "email.from_name",
+        kind: Type::Text,
+        default: "\"Switchboard\"",
+        description: "The name that mails are from.",
+        environment: &["FROM_NAME"],
+    },
+    Definition {
+        key: "email.hourly_limit",
+        kind: Type::Integer(0, 100_000_000),
+        default: "100",
+        description: "How many mails an hour go out at most; mail beyond it waits. 0 means no limit.",
+        environment: &["EMAIL_HOURLY_LIMIT"],
+    },
+    Definition {
+        key: "email.open_tracking",
+        kind: Type::Boolean,
+        default: "false",
+        description: "Counts how often mails to one recipient are opened, by a picture in them. Needs email.public_url.",
+        environment: &[],
+    },
+    Definition {
+        key: "email.public_url",
+        kind: Type::OptionalUrl,
+        default: "\"\"",
+        description: "Where recipients reach this server, such as https://mail.example.com: for the links to unsubscribe and, where they are tracked, to follow.",
+        environment: &["EMAIL_PUBLIC_URL"],
+    },
+    Definition {
+        key: "events.strict_types",
+        kind: Type::Boolean,
+        default: "false",
+        description: "Refuses events whose type is not in the catalogue.",
+        environment: &["SWITCHBOARD_STRICT_TYPES"],
+    },
+    Definition {
+        key: "general.colour",
+        kind: Type::Colour,
+        default: "\"#2F6FDE\"",
+        description: "The colour of the mails' header and buttons.",
+        environment: &["BRAND_COLOUR"],
+    },
+    Definition {
+        key: "general.company_name",
+        kind: Type::Text,
+        default: "\"Switchboard\"",
+        description: "The organisation that the mails speak for.",
+        environment: &["COMPANY_NAME"],
+    },
+    Definition {
+        key: "general.logo_url",
+        kind: Type::OptionalUrl,
+        default: "\"\"",
+        description: "A picture for the mails' header.",
+        environment: &["LOGO_URL"],
+    },
+    Definition {
+        key: "general.site_url",
+        kind: Type::Url,
+        default: "\"http://localhost:8080\"",
+        description: "The site that the mails link to.",
+        environment: &["SITE_URL"],
+    },
+    Definition {
+        key: "general.support_email",
+        kind: Type::Address,
+        default: "\"support@example.com\"",
+        description: "Where a recipient can ask for help.",
+        environment: &["SUPPORT_EMAIL"],
+    },
+];
