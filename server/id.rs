@@ -21,6 +21,8 @@ pub enum Kind {
     WebhookDelivery,
     /// A mail.
     Email,
+    /// Something that happened to a mail.
+    EmailActivity,
     /// A route.
     Route,
     /// An API key.
@@ -37,6 +39,7 @@ impl Kind {
             Self::Webhook => "wh_",
             Self::WebhookDelivery => "whd_",
             Self::Email => "em_",
+            Self::EmailActivity => "act_",
             Self::Route => "rt_",
             Self::ApiKey => "key_",
             Self::DataKey => "dk_",
@@ -85,6 +88,12 @@ impl IdGenerator {
     }
 }
 
+/// What every id of this kind that is made at `time` or later sorts after or equals.
+pub fn lower_bound(kind: Kind, time: Timestamp) -> String {
+    let millis = u64::try_from(time.micros() / 1_000).unwrap_or(0);
+    format!("{}{}", kind.prefix(), Ulid::from_parts(millis, 0).to_string().to_ascii_lowercase())
+}
+
 /// Whether `text` has the form of an id of this kind.
 pub fn is_valid(kind: Kind, text: &str) -> bool {
     text.strip_prefix(kind.prefix()).is_some_and(|rest| {
@@ -97,7 +106,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::{Clock, ManualClock};
     use crate::secret::SystemRandom;
 
     #[test]
@@ -111,6 +120,17 @@ mod tests {
             assert!(next > last, "{next} after {last}");
             last = next;
         }
+    }
+
+    #[test]
+    fn a_bound_is_below_the_ids_of_its_time_and_above_earlier_ones() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_micros(1_800_000_000_000_000)));
+        let ids = IdGenerator::new(clock.clone(), Arc::new(SystemRandom));
+        let earlier = ids.next(Kind::Email);
+        clock.advance(std::time::Duration::from_millis(1));
+        let bound = lower_bound(Kind::Email, clock.now());
+        let later = ids.next(Kind::Email);
+        assert!(earlier < bound && bound <= later, "{earlier} {bound} {later}");
     }
 
     #[test]

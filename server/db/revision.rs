@@ -18,6 +18,8 @@ use crate::on;
 pub const SUBSCRIPTIONS: &str = "subscriptions";
 /// Settings.
 pub const SETTINGS: &str = "settings";
+/// Templates that are kept.
+pub const TEMPLATES: &str = "templates";
 
 /// The key of the advisory lock, any number that nothing else uses.
 const LOCK: i64 = 0x7377_6272_6401;

@@ -151,6 +151,7 @@ diesel::table! {
         updated_at -> Instant,
         options -> Text,
         expires_at -> Nullable<Instant>,
+        attempts_before -> Integer,
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Bind<'a> {
     BigInts(Vec<i64>),
     NullableBigInts(Vec<Option<i64>>),
     Instants(Vec<Timestamp>),
+    NullableInstant(Option<Timestamp>),
+    NullableInstants(Vec<Option<Timestamp>>),
     Binaries(Vec<&'a [u8]>),
 }
 
@@ -70,6 +72,8 @@ impl QueryFragment<Pg> for Statement<'_> {
                 Bind::BigInts(v) => pass.push_bind_param::<Array<BigInt>, _>(v)?,
                 Bind::NullableBigInts(v) => pass.push_bind_param::<Array<Nullable<BigInt>>, _>(v)?,
                 Bind::Instants(v) => pass.push_bind_param::<Array<Instant>, _>(v)?,
+                Bind::NullableInstant(v) => pass.push_bind_param::<Nullable<Instant>, _>(v)?,
+                Bind::NullableInstants(v) => pass.push_bind_param::<Array<Nullable<Instant>>, _>(v)?,
                 Bind::Binaries(v) => pass.push_bind_param::<Array<Binary>, _>(v)?,
             }
             pass.push_sql(part);
@@ -91,6 +95,7 @@ impl QueryFragment<Sqlite> for Statement<'_> {
                 Bind::NullableInteger(v) => pass.push_bind_param::<Nullable<Integer>, _>(v)?,
                 Bind::Text(v) => pass.push_bind_param::<Text, _>(v)?,
                 Bind::NullableText(v) => pass.push_bind_param::<Nullable<Text>, _>(v)?,
+                Bind::NullableInstant(v) => pass.push_bind_param::<Nullable<Instant>, _>(v)?,
                 arrays => {
                     let what = format!("SQLite has no arrays: {arrays:?}");
                     return Err(diesel::result::Error::QueryBuilderError(what.into()));

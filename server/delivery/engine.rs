@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::block::{self, Blocks, Hold, Room};
 use super::completion::{Completion, Effect, Ledger};
 use super::lane::{Lanes, Limits, Slot};
 use super::machine::{Input, Outcome, Policy, Status, next};
@@ -34,6 +35,33 @@ pub trait Channel: Send + Sync + 'static {
 
     /// Makes one attempt.  It must end by itself: the engine sets no deadline.
     fn attempt(&self, job: &Leased<Self::Payload>) -> impl Future<Output = Attempt> + Send;
+
+    /// How many of `wanted` deliveries of a lane may be claimed now.  Asked in the transaction of the claim.
+    fn room<'a>(
+        &'a self,
+        _conn: &'a mut Conn,
+        _lane: &'a str,
+        wanted: usize,
+        _now: Timestamp,
+    ) -> BoxFuture<'a, Result<Room>> {
+        async move { Ok(Room { granted: wanted, hold: None }) }.boxed()
+    }
+
+    /// Told, in the transaction of the claim, how many were claimed of what there was room for.
+    fn claimed<'a>(
+        &'a self,
+        _conn: &'a mut Conn,
+        _lane: &'a str,
+        _count: usize,
+        _now: Timestamp,
+    ) -> BoxFuture<'a, Result<()>> {
+        async { Ok(()) }.boxed()
+    }
+
+    /// Which of the lanes that have something due is served first: the lowest.
+    fn rank(&self, _lane: &str) -> u8 {
+        0
+    }
 
     /// The payloads of deliveries that were claimed from the database; one that is missing is given back as withdrawn.
     fn load<'a>(
@@ -122,6 +150,8 @@ pub(super) struct Shared<C: Channel> {
     random: SharedRandom,
     results: WriteLane<Completion<C::Payload>>,
     metrics: Arc<Metrics>,
+    /// Lanes that take nothing for a while.
+    pub blocks: Blocks,
     /// Wakes the poller.
     pub wake: tokio::sync::Notify,
     /// Deliveries that were not started because the lease was in doubt; the poller gives them back.
@@ -164,6 +194,7 @@ impl<C: Channel> Engine<C> {
             random,
             results,
             metrics,
+            blocks: Blocks::default(),
             wake: tokio::sync::Notify::new(),
             abandoned: Mutex::default(),
             tracker,
@@ -207,6 +238,23 @@ impl<C: Channel> Engine<C> {
     /// Looks for due deliveries now.
     pub fn wake(&self) {
         self.0.wake.notify_one();
+    }
+
+    /// Ends the blocks of lanes: what blocked them may have been mended.  Looks for due deliveries now.
+    ///
+    /// # Errors
+    /// When what was held for later can not be made due now; it stays held until its time.
+    pub async fn unblock(&self) -> Result<()> {
+        let Shared { db, channel, clock, blocks, .. } = &*self.0;
+        blocks.clear();
+        let released = block::store::release_held(db, channel.table(), clock.now()).await;
+        self.wake();
+        released
+    }
+
+    /// Why lanes take nothing now.
+    pub fn holds(&self) -> Vec<Hold> {
+        self.0.blocks.holds(self.0.clock.now())
     }
 
     /// The deliveries in hand on this node.

@@ -26,6 +26,7 @@
 //! * A result is written only by the holder of the lease: a worker that comes late is refused.
 //! * Nothing is delivered that was not committed: hand-over happens after the commit.
 
+mod block;
 mod completion;
 pub mod engine;
 pub mod lane;
@@ -35,6 +36,7 @@ pub mod node;
 mod poller;
 pub mod store;
 
+pub use block::{Hold, Room};
 pub use completion::{Completion, Effect, Ledger};
 pub use engine::{Attempt, Channel, Engine, Leased};
 pub use lane::{Limits, Slot};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::block::{self, Hold};
 use super::engine::{Channel, Leased, Shared, submit};
 use super::store;
 use crate::clock::Stopwatch;
@@ -16,6 +17,8 @@ use crate::error::Result;
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often to look for strays.
 const STRAY_INTERVAL: Duration = Duration::from_secs(5);
+/// How many rows of a blocked lane get their label at a time.
+const LABELS: i64 = 500;
 /// How many are claimed at a time.
 const CLAIM: usize = 256;
 
@@ -83,13 +86,33 @@ async fn poll<C: Channel>(shared: &Arc<Shared<C>>) -> Result<()> {
             return Err(error);
         }
     }
-    let due =
-        store::due_lanes(&mut shared.db.reader().await?, shared.channel.table(), shared.clock.now()).await?;
+    let now = shared.clock.now();
+    let mut due = store::due_lanes(&mut shared.db.reader().await?, shared.channel.table(), now).await?;
+    due.sort_by_key(|lane| shared.channel.rank(lane));
     for lane in due {
         let lane: Arc<str> = lane.into();
-        let claimed = claim(shared, &lane).await?;
-        shared.lanes.set_backlog(&lane, claimed);
+        if let Some(hold) = shared.blocks.hold(&lane, now) {
+            shared.lanes.set_backlog(&lane, false);
+            label(shared, &lane, &hold).await?;
+            continue;
+        }
+        let more = claim(shared, &lane).await?;
+        shared.lanes.set_backlog(&lane, more);
     }
+    Ok(())
+}
+
+/// Says on some of the rows of a blocked lane that they are held, and why.
+async fn label<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>, hold: &Hold) -> Result<()> {
+    let Some(cursor) = shared.blocks.cursor(lane) else {
+        return Ok(());
+    };
+    let (table, now) = (shared.channel.table(), shared.clock.now());
+    let next = block::store::label_held(&shared.db, table, lane, &hold.why, cursor, now, LABELS).await?;
+    if next.is_some() {
+        shared.wake.notify_one();
+    }
+    shared.blocks.labelled(lane, next);
     Ok(())
 }
 
@@ -104,18 +127,29 @@ async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<b
     let (table, owner, now, limit) =
         (shared.channel.table(), shared.node.id(), shared.clock.now(), slots.len());
     let (name, channel) = (Arc::clone(lane), Arc::clone(&shared.channel));
-    let (claimed, payloads) = shared
+    let (claimed, payloads, room) = shared
         .db
         .transaction(move |conn| {
             Box::pin(async move {
-                let claimed = store::claim(conn, table, &name, owner, now, limit as i64).await?;
+                let room = channel.room(conn, &name, limit, now).await?;
+                if room.granted == 0 {
+                    return Ok((Vec::new(), Vec::new(), room));
+                }
+                let claimed = store::claim(conn, table, &name, owner, now, room.granted as i64).await?;
+                channel.claimed(conn, &name, claimed.len(), now).await?;
                 let ids = claimed.iter().map(|row| row.id.clone()).collect();
                 let payloads = channel.load(conn, ids).await?;
-                Ok((claimed, payloads))
+                Ok((claimed, payloads, room))
             })
         })
         .await?;
     let more = claimed.len() == limit;
+    if let Some(hold) = room.hold.filter(|_| claimed.len() == room.granted) {
+        tracing::info!(channel = table.channel(), %lane, why = hold.why, "the lane is held");
+        shared.blocks.block(lane, hold);
+        // Labels what waits.
+        shared.wake.notify_one();
+    }
     let mut payloads: std::collections::HashMap<_, _> = payloads.into_iter().collect();
     let mut lost = Vec::new();
     for row in claimed {

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::on;
 
 /// The states that wait, in the words of the partial indexes: the databases use them only for this very condition.
-const WAITING: &str = "status IN ('scheduled', 'pending', 'retrying', 'held')";
+pub(super) const WAITING: &str = "status IN ('scheduled', 'pending', 'retrying', 'held')";
 
 /// A delivery that was claimed.
 #[derive(Debug, QueryableByName)]
@@ -81,7 +81,7 @@ pub async fn claim(
         format!(
             "UPDATE {name} SET status = 'sending', lease_owner = {b1}, lease_token = lease_token + 1, updated_at = {b2}
              WHERE id IN (SELECT id FROM {name} WHERE {WAITING} AND {column} = {b3} AND next_attempt_at <= {b4}
-                          ORDER BY next_attempt_at LIMIT {b5} {skip})
+                          ORDER BY next_attempt_at, id LIMIT {b5} {skip})
              RETURNING id, lease_token, attempts, next_attempt_at"
         )
     };

@@ -9,6 +9,10 @@ DROP TABLE email_recipients;
 DELETE FROM revisions WHERE name = 'templates';
 ALTER TABLE delivery_attempts DROP COLUMN transcript;
 DROP INDEX email_queue_troubled;
+DROP INDEX email_queue_waiting;
+CREATE INDEX email_queue_waiting ON email_queue (destination, next_attempt_at)
+    WHERE status IN ('scheduled', 'pending', 'retrying', 'held');
+ALTER TABLE email_queue DROP COLUMN attempts_before;
 ALTER TABLE email_queue ADD COLUMN html_body TEXT NOT NULL DEFAULT '';
 ALTER TABLE email_queue ADD COLUMN plain_body TEXT NOT NULL DEFAULT '';
 UPDATE email_queue SET

@@ -14,9 +14,16 @@ ALTER TABLE email_queue DROP COLUMN html_body;
 ALTER TABLE email_queue DROP COLUMN plain_body;
 -- Lanes are by urgency now.
 UPDATE email_queue SET destination = 'transactional';
+-- Mails that were held for the same time go in the order in which they came.
+DROP INDEX email_queue_waiting;
+CREATE INDEX email_queue_waiting ON email_queue (destination, next_attempt_at, id)
+    WHERE status IN ('scheduled', 'pending', 'retrying', 'held');
 -- Lists of what did not go well.
 CREATE INDEX email_queue_troubled ON email_queue (status, id)
     WHERE status IN ('scheduled', 'retrying', 'held', 'failed', 'cancelled', 'unknown');
+
+-- How many attempts were made before somebody asked for another try: the retries begin anew after them.
+ALTER TABLE email_queue ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0;
 
 -- The recipients of each mail. While `status` is null, a recipient stands where the mail stands.
 CREATE TABLE email_recipients (

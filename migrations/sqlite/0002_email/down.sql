@@ -9,6 +9,7 @@ DROP TABLE email_recipients;
 DELETE FROM revisions WHERE name = 'templates';
 ALTER TABLE delivery_attempts DROP COLUMN transcript;
 DROP INDEX email_queue_troubled;
+ALTER TABLE email_queue DROP COLUMN attempts_before;
 ALTER TABLE email_queue ADD COLUMN html_body TEXT NOT NULL DEFAULT '';
 ALTER TABLE email_queue ADD COLUMN plain_body TEXT NOT NULL DEFAULT '';
 UPDATE email_queue SET

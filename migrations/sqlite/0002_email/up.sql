@@ -18,6 +18,9 @@ UPDATE email_queue SET destination = 'transactional';
 CREATE INDEX email_queue_troubled ON email_queue (status, id)
     WHERE status IN ('scheduled', 'retrying', 'held', 'failed', 'cancelled', 'unknown');
 
+-- How many attempts were made before somebody asked for another try: the retries begin anew after them.
+ALTER TABLE email_queue ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0;
+
 -- The recipients of each mail. While `status` is null, a recipient stands where the mail stands.
 CREATE TABLE email_recipients (
     email_id TEXT NOT NULL REFERENCES email_queue (id) ON DELETE CASCADE,

@@ -1,0 +1,120 @@
+//! The queries of holds.
+
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+use diesel_async::RunQueryDsl;
+
+use super::Cursor;
+use crate::clock::Timestamp;
+use crate::db::types::sql::Instant;
+use crate::db::{Conn, Db};
+use crate::delivery::Table;
+use crate::delivery::store::WAITING;
+use crate::error::Result;
+
+#[derive(QueryableByName)]
+struct Waiting {
+    #[diesel(sql_type = Text)]
+    id: String,
+    #[diesel(sql_type = Instant)]
+    next_attempt_at: Timestamp,
+}
+
+/// Says on up to `limit` due rows of a lane, from `cursor` on, that they are held, and why.  Their time stays, and with
+/// it their turn.  Answers where to go on; `None` when there was nothing more.
+pub(in crate::delivery) async fn label_held(
+    db: &Db,
+    table: Table,
+    lane: &str,
+    why: &str,
+    cursor: Cursor,
+    now: Timestamp,
+    limit: i64,
+) -> Result<Option<Cursor>> {
+    let (lane, why) = (lane.to_owned(), why.to_owned());
+    db.transaction(move |conn| {
+        Box::pin(async move {
+            let (name, column) = (table.name(), table.lane_column());
+            let find = |b: [&str; 5]| {
+                let [b1, b2, b3, b4, b5] = b;
+                format!(
+                    "SELECT id, next_attempt_at FROM {name}
+                     WHERE {WAITING} AND {column} = {b1} AND next_attempt_at <= {b2}
+                       AND (next_attempt_at, id) > ({b3}, {b4})
+                     ORDER BY next_attempt_at, id LIMIT {b5}"
+                )
+            };
+            macro_rules! run {
+                ($c:expr, $placeholders:expr) => {
+                    diesel::sql_query(find($placeholders))
+                        .bind::<Text, _>(&lane)
+                        .bind::<Instant, _>(now)
+                        .bind::<Instant, _>(cursor.0)
+                        .bind::<Text, _>(&cursor.1)
+                        .bind::<BigInt, _>(limit)
+                        .load(&mut ***$c)
+                        .await?
+                };
+            }
+            let rows: Vec<Waiting> = match conn {
+                Conn::Postgres(c) => run!(c, ["$1", "$2", "$3", "$4", "$5"]),
+                Conn::Sqlite(c) => run!(c, ["?"; 5]),
+            };
+            let label = |b: [&str; 3]| {
+                let [b1, b2, b3] = b;
+                format!(
+                    "UPDATE {name} SET status = 'held', error_message = {b1}, updated_at = {b2}
+                     WHERE id = {b3} AND status IN ('scheduled', 'pending', 'retrying')"
+                )
+            };
+            macro_rules! run {
+                ($c:expr, $placeholders:expr, $id:expr) => {
+                    diesel::sql_query(label($placeholders))
+                        .bind::<Text, _>(&why)
+                        .bind::<Instant, _>(now)
+                        .bind::<Text, _>($id)
+                        .execute(&mut ***$c)
+                        .await?
+                };
+            }
+            for row in &rows {
+                match conn {
+                    Conn::Postgres(c) => run!(c, ["$1", "$2", "$3"], &row.id),
+                    Conn::Sqlite(c) => run!(c, ["?"; 3], &row.id),
+                };
+            }
+            let full = rows.len() as i64 == limit;
+            Ok(rows.into_iter().next_back().filter(|_| full).map(|row| (row.next_attempt_at, row.id)))
+        })
+    })
+    .await
+}
+
+/// Makes due now what was held for later.
+pub(in crate::delivery) async fn release_held(db: &Db, table: Table, now: Timestamp) -> Result<()> {
+    db.transaction(move |conn| {
+        Box::pin(async move {
+            let release = |b1: &str, b2: &str| {
+                format!(
+                    "UPDATE {} SET next_attempt_at = {b1} WHERE status = 'held' AND next_attempt_at > {b2}",
+                    table.name()
+                )
+            };
+            macro_rules! run {
+                ($c:expr, $b1:literal, $b2:literal) => {
+                    diesel::sql_query(release($b1, $b2))
+                        .bind::<Instant, _>(now)
+                        .bind::<Instant, _>(now)
+                        .execute(&mut ***$c)
+                        .await?
+                };
+            }
+            match conn {
+                Conn::Postgres(c) => run!(c, "$1", "$2"),
+                Conn::Sqlite(c) => run!(c, "?", "?"),
+            };
+            Ok(())
+        })
+    })
+    .await
+}
