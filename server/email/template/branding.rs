@@ -17,6 +17,20 @@ pub struct Branding {
     pub colour: String,
 }
 
+impl Branding {
+    /// What of it can be printed: an unusable link or address is empty, and a colour that is none is the default one.
+    pub(in crate::email) fn printable(&self) -> Self {
+        let Letterhead { name, site, support_email, logo, accent, .. } = Letterhead::new(self);
+        Self {
+            company_name: name,
+            site_url: site.map(|site| site.to_string()).unwrap_or_default(),
+            support_email: support_email.unwrap_or_default(),
+            logo_url: logo.map(|logo| logo.to_string()),
+            colour: accent,
+        }
+    }
+}
+
 /// Used when the configured colour is not one, so that no setting can reach into the styles.
 const DEFAULT_ACCENT: [u8; 3] = [0x4c, 0xaf, 0x50];
 
@@ -33,6 +47,8 @@ pub(super) struct Letterhead {
     pub(super) accent: String,
     /// The colour of text that stands on the accent.
     pub(super) on_accent: String,
+    /// Shown by mail programs after the subject, in place of the template's own line.
+    pub(super) preheader: Option<String>,
 }
 
 impl Letterhead {
@@ -47,7 +63,13 @@ impl Letterhead {
             logo: branding.logo_url.as_deref().and_then(Link::parse),
             accent: hexadecimal(accent),
             on_accent: hexadecimal(if dark_reads_better { INK } else { PAPER }),
+            preheader: None,
         }
+    }
+
+    /// With this preheader, unless it is empty.
+    pub(super) fn with_preheader(self, preheader: &str) -> Self {
+        Self { preheader: Some(clean(preheader)).filter(|line| !line.is_empty()), ..self }
     }
 }
 

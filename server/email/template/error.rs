@@ -25,8 +25,8 @@ pub enum RenderError {
     UnknownTemplate,
     /// Variables are missing or malformed: all of them, in the template's order.
     InvalidVariables(Vec<Violation>),
-    /// The template engine failed.
-    Template(askama::Error),
+    /// The template engine failed, or a stored text did not fit the variables.
+    Template(Box<dyn Error + Send + Sync>),
 }
 
 impl fmt::Display for RenderError {
@@ -41,7 +41,7 @@ impl fmt::Display for RenderError {
                 }
                 Ok(())
             }
-            Self::Template(_) => formatter.write_str("the template could not be rendered"),
+            Self::Template(error) => write!(formatter, "the template could not be rendered: {error}"),
         }
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Display for RenderError {
 impl Error for RenderError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Template(error) => Some(error),
+            Self::Template(error) => Some(&**error),
             Self::UnknownTemplate | Self::InvalidVariables(_) => None,
         }
     }
@@ -57,6 +57,6 @@ impl Error for RenderError {
 
 impl From<askama::Error> for RenderError {
     fn from(error: askama::Error) -> Self {
-        Self::Template(error)
+        Self::Template(error.into())
     }
 }

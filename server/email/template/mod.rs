@@ -26,6 +26,7 @@ mod job;
 mod layout;
 mod mail;
 mod moment;
+pub(in crate::email) mod page;
 mod stock;
 mod system;
 #[cfg(test)]
@@ -153,8 +154,21 @@ pub fn render(
     variables: &Map<String, Value>,
     branding: &Branding,
 ) -> Result<Rendered, RenderError> {
+    render_with(name, variables, branding, "")
+}
+
+/// Renders a mail with a preheader in place of the template's own; an empty one leaves that.
+///
+/// # Errors
+/// Those of [`render`].
+pub fn render_with(
+    name: &str,
+    variables: &Map<String, Value>,
+    branding: &Branding,
+    preheader: &str,
+) -> Result<Rendered, RenderError> {
     let definition = definition(name).ok_or(RenderError::UnknownTemplate)?;
-    (definition.render)(variables, &Letterhead::new(branding))
+    (definition.render)(variables, &Letterhead::new(branding).with_preheader(preheader))
 }
 
 fn read<M: Mail>(variables: &Map<String, Value>) -> Result<M, RenderError> {
