@@ -1,0 +1,9 @@
+//! Mails that came back, and mails that were called spam, as reports that somebody hands in.
+
+mod parse;
+mod rpc;
+mod service;
+mod status;
+mod store;
+
+pub use service::{BounceService, Bounced};
