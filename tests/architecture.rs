@@ -65,7 +65,7 @@ const BOUNDARIES: &[Boundary] = &[
     Boundary {
         name: "the HTTP client",
         paths: &["hyper::client", "hyper_util::client", "hyper_rustls"],
-        only_in: &["server/webhook/", "server/telegram/", "server/chat/"],
+        only_in: &["server/webhook/", "server/telegram/", "server/chat/", "server/email/smtp/oauth.rs"],
     },
     Boundary {
         name: "the clock and chance, which come in as arguments",

@@ -23,12 +23,12 @@ const TICKET: &str = r#"{"ticket_id":42,"title":"<b>Pump & co</b>","priority":"c
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 
 /// Hands mails over to a server on this machine from now on.
-async fn send_to(server: &Server, port: u16) {
+pub async fn send_to(server: &Server, port: u16) {
     let smtp = json!({"email.smtp_host": "127.0.0.1", "email.smtp_port": port, "email.smtp_tls": "none"});
     set(&server.client, smtp).await;
 }
 
-fn raw(to: &str, subject: &str) -> SendEmailRequest {
+pub fn raw(to: &str, subject: &str) -> SendEmailRequest {
     SendEmailRequest {
         to: vec![to.into()],
         subject: subject.into(),
@@ -37,26 +37,26 @@ fn raw(to: &str, subject: &str) -> SendEmailRequest {
     }
 }
 
-fn templated(to: &str, template: &str, variables: &Value) -> SendEmailRequest {
+pub fn templated(to: &str, template: &str, variables: &Value) -> SendEmailRequest {
     let variables = variables.as_object().map(|variables| from_json(variables.clone()));
     SendEmailRequest { to: vec![to.into()], template: template.into(), variables, ..Default::default() }
 }
 
-async fn try_send(server: &Server, request: SendEmailRequest) -> Result<SendEmailResponse, Status> {
+pub async fn try_send(server: &Server, request: SendEmailRequest) -> Result<SendEmailResponse, Status> {
     Ok(server.client.emails().send_email(request).await?.into_inner())
 }
 
-async fn send(server: &Server, request: SendEmailRequest) -> String {
+pub async fn send(server: &Server, request: SendEmailRequest) -> String {
     try_send(server, request).await.unwrap().email_id
 }
 
-async fn get(server: &Server, email_id: &str) -> GetEmailResponse {
+pub async fn get(server: &Server, email_id: &str) -> GetEmailResponse {
     let request = GetEmailRequest { email_id: email_id.into() };
     server.client.emails().get_email(request).await.unwrap().into_inner()
 }
 
 /// The mail once it is in this state after so many attempts.
-async fn wait(
+pub async fn wait(
     server: &Server,
     email_id: &str,
     state: DeliveryState,
@@ -71,7 +71,7 @@ async fn wait(
     .await
 }
 
-async fn list(server: &Server, request: ListEmailsRequest) -> Vec<Email> {
+pub async fn list(server: &Server, request: ListEmailsRequest) -> Vec<Email> {
     server.client.emails().list_emails(request).await.unwrap().into_inner().emails
 }
 
@@ -83,26 +83,26 @@ async fn mail_of(server: &Server, event_id: &str) -> String {
 }
 
 /// A mail as Python's `email` package reads it.
-struct Read(Value);
+pub struct Read(pub Value);
 
 impl Read {
-    async fn of(mail: &Mail) -> Self {
+    pub async fn of(mail: &Mail) -> Self {
         let json = run(tool("python"), [tool("mail.py")], mail.raw.as_bytes()).await.expect_success();
         Self(serde_json::from_str(&json).unwrap())
     }
 
-    fn all(&self, name: &str) -> Vec<&str> {
+    pub fn all(&self, name: &str) -> Vec<&str> {
         let headers = self.0["headers"].as_array().unwrap().iter();
         let named = headers.filter(|header| header[0].as_str().unwrap().eq_ignore_ascii_case(name));
         named.map(|header| header[1].as_str().unwrap()).collect()
     }
 
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         let [value] = self.all(name).try_into().unwrap_or_else(|found| panic!("{name} is {found:?}"));
         value
     }
 
-    fn part(&self, kind: &str) -> &str {
+    pub fn part(&self, kind: &str) -> &str {
         let mut parts = self.0["parts"].as_array().unwrap().iter();
         let part = parts.find(|part| part["type"] == kind);
         part.unwrap_or_else(|| panic!("no {kind}: {}", self.0))["text"].as_str().unwrap()

@@ -29,7 +29,10 @@ pub async fn set(client: &Client, values: Value) -> UpdateSettingsResponse {
     try_set(client, change(&values)).await.unwrap()
 }
 
-async fn try_set(client: &Client, request: UpdateSettingsRequest) -> Result<UpdateSettingsResponse, Status> {
+pub async fn try_set(
+    client: &Client,
+    request: UpdateSettingsRequest,
+) -> Result<UpdateSettingsResponse, Status> {
     Ok(client.settings().update_settings(request).await?.into_inner())
 }
 

@@ -9,7 +9,9 @@ use super::mail;
 use crate::clock::SharedClock;
 use crate::db::{Db, revision};
 use crate::delivery::{Engine, Node};
+use crate::email::library::Library;
 use crate::email::smtp::SmtpTransport;
+use crate::email::suppression;
 use crate::email::{EmailChannel, SharedConfig};
 use crate::event::PublishContext;
 use crate::event::bus::Bus;
@@ -28,13 +30,23 @@ pub(super) fn settings(
     settings: &SettingsService,
     email: SharedConfig,
     transport: Arc<SmtpTransport>,
+    emails: Engine<EmailChannel>,
     registry: Arc<Registry>,
 ) {
     settings.check_with(mail::check);
     settings.follow(move |values| {
         let config = mail::config(values);
         transport.reconfigure(&config.providers);
-        email.store(Arc::new(config));
+        if **email.load() != config {
+            email.store(Arc::new(config));
+            // What kept mails waiting may have been mended.
+            let emails = emails.clone();
+            tokio::spawn(async move {
+                if let Err(error) = emails.unblock().await {
+                    tracing::warn!(%error, "held mails could not be released; they go at their time");
+                }
+            });
+        }
         registry.set_strict(values.boolean("events.strict_types"));
     });
 }
@@ -44,12 +56,14 @@ pub(super) async fn other_nodes(
     db: Db,
     settings: Arc<SettingsService>,
     context: Arc<PublishContext>,
+    library: Arc<Library>,
     stop: CancellationToken,
 ) {
     while !cancelled_within(POLL, &stop).await {
         let read = async {
             settings.reload().await?;
             let mut conn = db.reader().await?;
+            library.follow(&mut conn).await?;
             if revision::current(&mut conn, revision::SUBSCRIPTIONS).await? != context.registry.revision() {
                 context.refresh(&mut conn).await?;
             }
@@ -75,6 +89,9 @@ pub(super) async fn housekeeping(db: Db, clock: SharedClock, stop: CancellationT
     while !cancelled_within(HOUSEKEEPING, &stop).await {
         if let Err(error) = request::forget_old(&db, clock.now()).await {
             tracing::warn!(%error, "old request ids could not be forgotten");
+        }
+        if let Err(error) = suppression::forget_expired(&db, clock.now()).await {
+            tracing::warn!(%error, "suppressions that have ended could not be forgotten");
         }
     }
 }

@@ -1,9 +1,16 @@
 //! From settings to what they say about mail.
 
-use crate::email::config::parse_domain_limits;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::email::address;
+use crate::email::config::{check_certificates, parse_domain_limits};
+use crate::email::dkim::{self, Signer};
 use crate::email::template::Branding;
 use crate::email::{AuthMode, DkimKey, EmailConfig, OAuth, Smtp, TlsMode};
-use crate::settings::Values;
+use crate::error::Violations;
+use crate::settings::{SettingsService, Values};
 
 /// What is known of a provider: its host, port and protection, and where its access tokens come from.
 struct Preset {
@@ -104,27 +111,82 @@ fn provider(values: &Values, key: &str) -> Option<Smtp> {
     })
 }
 
+/// The settings of each DKIM key: its selector and the key.
+const DKIM: [(&str, &str); 2] = [
+    ("email.dkim_selector", "email.dkim_private_key"),
+    ("email.dkim_second_selector", "email.dkim_second_private_key"),
+];
+
 fn dkim(values: &Values) -> Vec<DkimKey> {
     let domain = match values.text("email.dkim_domain") {
         "" => values.text("email.from_address").rsplit_once('@').map_or("", |(_, domain)| domain),
         domain => domain,
     };
-    [
-        ("email.dkim_selector", "email.dkim_private_key"),
-        ("email.dkim_second_selector", "email.dkim_second_private_key"),
-    ]
-    .into_iter()
-    .map(|(selector, key)| DkimKey {
-        domain: domain.to_owned(),
-        selector: values.text(selector).to_owned(),
-        private_key: values.secret(key),
-    })
-    .filter(|key| !key.private_key.reveal().trim().is_empty())
-    .collect()
+    DKIM.into_iter()
+        .map(|(selector, key)| DkimKey {
+            domain: domain.to_owned(),
+            selector: values.text(selector).to_owned(),
+            private_key: values.secret(key),
+        })
+        .filter(|key| !key.private_key.reveal().trim().is_empty())
+        .collect()
 }
 
 /// What is wrong with settings of mail, by key.
 pub(super) fn check(values: &Values) -> Vec<(&'static str, String)> {
-    let limits = parse_domain_limits(values.text("email.domain_limits")).err();
-    limits.map(|wrong| ("email.domain_limits", wrong)).into_iter().collect()
+    let mut wrong = Vec::new();
+    let mut note = |key, result: Result<(), String>| wrong.extend(result.err().map(|error| (key, error)));
+    note("email.domain_limits", parse_domain_limits(values.text("email.domain_limits")).map(drop));
+    note("email.from_address", address::parse(values.text("email.from_address")).map(drop));
+    for key in ["email.smtp_ca", "email.smtp2_ca", "email.smtp3_ca"] {
+        note(key, check_certificates(values.text(key)));
+    }
+    let domain = values.text("email.dkim_domain");
+    if !domain.is_empty() {
+        note("email.dkim_domain", address::domain_to_ascii(domain).map(drop));
+    }
+    let mut selectors = Vec::new();
+    for (selector, key) in DKIM {
+        note(selector, dkim::check_selector(values.text(selector)));
+        let pem = values.secret(key);
+        if pem.reveal().trim().is_empty() {
+            continue;
+        }
+        note(key, Signer::new("example.com", "selector", pem.reveal()).map(drop));
+        selectors.push(values.text(selector).to_ascii_lowercase());
+    }
+    if selectors.len() == 2 && selectors[0] == selectors[1] {
+        note("email.dkim_second_selector", Err("must differ from that of the first key".into()));
+        note("email.dkim_selector", Err("must differ from that of the second key".into()));
+    }
+    wrong.sort_by_key(|(key, _)| *key);
+    wrong
+}
+
+/// What the settings would say about mail with these changes.
+///
+/// Whoever may try a server must not learn the secrets that are set for another one: with another server they have to be
+/// given as well.
+pub(super) fn preview(
+    settings: &SettingsService,
+    new: BTreeMap<String, Value>,
+) -> crate::error::Result<EmailConfig> {
+    let (mut violations, set) = (Violations::default(), settings.values());
+    for provider in ["email.smtp", "email.smtp2", "email.smtp3"] {
+        let of = |name: &str| format!("{provider}_{name}");
+        let changes = |names: &[&str]| names.iter().any(|name| new.contains_key(&of(name)));
+        let server = changes(&["host", "port", "preset", "tls", "ca"]);
+        let tokens = server || changes(&["oauth_token_url"]);
+        for (name, elsewhere) in
+            [("password", server), ("oauth_client_secret", tokens), ("oauth_refresh_token", tokens)]
+        {
+            let key = of(name);
+            if elsewhere && !new.contains_key(&key) && !set.secret(&key).reveal().is_empty() {
+                let field = format!("settings[{key}]");
+                violations.add(field, "must be given too: the one that is set is for the server that is set");
+            }
+        }
+    }
+    violations.finish()?;
+    settings.preview("settings", new).map(|values| config(&values))
 }

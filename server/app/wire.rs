@@ -15,9 +15,17 @@ use crate::db::group::{Lane, Writer};
 use crate::db::keyring::Keyring;
 use crate::delivery::engine::Parts;
 use crate::delivery::{Engine, Limits, Node};
+use crate::email::activity::{ActivityContext, ActivityWrite};
+use crate::email::bounce::BounceService;
+use crate::email::intake::Intake;
+use crate::email::library::{Library, LibraryService, rpc::Rpc as TemplateRpc};
+use crate::email::links::{self, Links};
+use crate::email::queue::QueueService;
 use crate::email::recipient::{self, RecipientListService};
 use crate::email::smtp::SmtpTransport;
-use crate::email::{self, EmailChannel, EmailFanout, EmailService, EnqueueWrite, SharedConfig};
+use crate::email::suppression::{self, SuppressionService};
+use crate::email::trial::SmtpTrial;
+use crate::email::{self, Composer, EmailChannel, EmailFanout, EmailService, EnqueueWrite, SharedConfig};
 use crate::error::Result;
 use crate::event::bus::Bus;
 use crate::event::registry::{Registry, RegistryService};
@@ -38,7 +46,10 @@ use crate::webhook::{self, Directory, Guard, Rules, WebhookChannel, WebhookFanou
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
 pub(super) const ATTEMPT_DRAIN: Duration = Duration::from_secs(33);
 /// Mails in hand.
-const EMAIL_LIMITS: Limits = Limits { concurrency: 8, lane: 256, total: 1_024 };
+///
+/// More are being sent at a time than there are connections: each connection has the next message at hand while the
+/// server thinks about the one before.
+const EMAIL_LIMITS: Limits = Limits { concurrency: 128, lane: 512, total: 1_024 };
 
 /// The database with its keys, and what everything needs: enough for the commands that do not serve.
 pub struct Ground {
@@ -88,12 +99,14 @@ pub struct Wired {
     settings: Arc<SettingsService>,
     config: SharedConfig,
     transport: Arc<SmtpTransport>,
+    library: Arc<Library>,
     directory: Arc<Directory>,
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
     bus: Arc<Bus>,
     publishes: Lane<PublishWrite>,
     enqueues: Lane<EnqueueWrite>,
+    activities: Lane<ActivityWrite>,
     rules: Rules,
 }
 
@@ -135,16 +148,24 @@ impl Wired {
             ids: Arc::clone(ids),
         };
         let transport = Arc::new(SmtpTransport::new(clock.clone(), machine.random.clone()));
+        let library = Library::open(db.clone()).await?;
         let emails = EmailChannel::new(
             db.clone(),
             Arc::clone(&email_config),
             Arc::clone(&transport) as _,
+            Composer::new(Arc::clone(&library), Links::new(&keyring.link_mac, "")),
             clock.clone(),
         );
         let email_engine = Engine::new(parts, &mut writer, Arc::new(emails), EMAIL_LIMITS);
-        let email_fanout = Arc::new(EmailFanout {
+        let intake = Intake {
             engine: email_engine.clone(),
             config: Arc::clone(&email_config),
+            transport: Arc::clone(&transport) as _,
+        };
+        let email_fanout = Arc::new(EmailFanout {
+            intake: intake.clone(),
+            config: Arc::clone(&email_config),
+            library: Arc::clone(&library),
             ids: Arc::clone(ids),
             routes: ArcSwap::default(),
         });
@@ -160,8 +181,9 @@ impl Wired {
         };
         context.refresh(&mut db.reader().await?).await?;
         let publishes = writer.lane(Arc::new(context), Duration::ZERO);
-        let enqueue = email::enqueue::EnqueueContext { engine: email_engine.clone(), clock };
+        let enqueue = email::enqueue::EnqueueContext { intake, clock };
         let enqueues = writer.lane(Arc::new(enqueue), Duration::ZERO);
+        let activities = writer.lane(Arc::new(ActivityContext), Duration::ZERO);
 
         writer.start(&stops.writers, &stops.writer);
         webhook_engine.start().await?;
@@ -177,12 +199,14 @@ impl Wired {
             settings,
             config: email_config,
             transport,
+            library,
             directory,
             email_fanout,
             registry,
             bus,
             publishes,
             enqueues,
+            activities,
             rules,
             ground,
         };
@@ -196,7 +220,8 @@ impl Wired {
         let db = &self.ground.db;
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
         let (config, transport) = (Arc::clone(&self.config), Arc::clone(&self.transport));
-        follow::settings(&self.settings, config, transport, Arc::clone(&self.registry));
+        let emails = self.email_engine.clone();
+        follow::settings(&self.settings, config, transport, emails, Arc::clone(&self.registry));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         let gauges = follow::Gauges {
@@ -208,7 +233,13 @@ impl Wired {
         stops.tasks.spawn(follow::gauges(gauges, stop()));
         if db.is_shared() {
             let (settings, context) = (Arc::clone(&self.settings), Arc::clone(self.publishes.context()));
-            stops.tasks.spawn(follow::other_nodes(db.clone(), settings, context, stop()));
+            stops.tasks.spawn(follow::other_nodes(
+                db.clone(),
+                settings,
+                context,
+                Arc::clone(&self.library),
+                stop(),
+            ));
             // The lease must outlive the attempts that a drain waits for.
             tokio::spawn(follow::lease(Arc::clone(&self.node), db.clone(), clock, stops.writer.clone()));
         }
@@ -240,6 +271,7 @@ impl Wired {
             routes: Arc::clone(&self.email_fanout) as _,
             clock: clock(),
         };
+        let suppressions = SuppressionService { db: db.clone(), clock: clock() };
         let webhooks = WebhookService {
             db: db.clone(),
             directory: Arc::clone(&self.directory),
@@ -249,10 +281,16 @@ impl Wired {
             ids: Arc::clone(ids),
             clock: clock(),
         };
-        let emails = EmailService {
+        let queue = QueueService {
             db: db.clone(),
-            enqueue: self.enqueues.clone(),
+            engine: self.email_engine.clone(),
+            transport: Arc::clone(&self.transport) as _,
             config: Arc::clone(&self.config),
+            clock: clock(),
+        };
+        let emails = EmailService {
+            enqueue: self.enqueues.clone(),
+            library: Arc::clone(&self.library),
             ids: Arc::clone(ids),
             clock: clock(),
         };
@@ -264,13 +302,30 @@ impl Wired {
             stop: stops.port.clone(),
         };
 
-        let emails = email::rpc::Rpc(Arc::new(emails));
+        let templates = TemplateRpc(Arc::new(LibraryService {
+            db: db.clone(),
+            library: Arc::clone(&self.library),
+            config: Arc::clone(&self.config),
+            clock: clock(),
+        }));
+        let bounces = BounceService { db: db.clone(), ids: Arc::clone(ids), clock: clock() };
+        let settings = Arc::clone(&self.settings);
+        let preview = move |new| mail::preview(&settings, new);
+        let trial = SmtpTrial { preview: Arc::new(preview), ids: Arc::clone(ids), clock: clock() };
+        let emails = email::rpc::Rpc {
+            emails: Arc::new(emails),
+            queue: Arc::new(queue),
+            trial: Arc::new(trial),
+            bounces: Arc::new(bounces),
+        };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
         let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
         macro_rules! service {
             ($package:ident, $module:ident, $server:ident, $service:expr) => {
-                contract::$package::v1::$module::$server::new($service)
-                    .max_decoding_message_size(MESSAGE_LIMIT)
+                service!($package, $module, $server, $service, MESSAGE_LIMIT)
+            };
+            ($package:ident, $module:ident, $server:ident, $service:expr, $limit:expr) => {
+                contract::$package::v1::$module::$server::new($service).max_decoding_message_size($limit)
             };
         }
         let event_rpc = EventRpc { events: Arc::clone(&events), registry };
@@ -287,13 +342,25 @@ impl Wired {
                 WebhookServiceServer,
                 webhook::rpc::Rpc(Arc::new(webhooks))
             ))
-            .add_service(service!(email, email_service_server, EmailServiceServer, emails.clone()))
-            .add_service(service!(email, template_service_server, TemplateServiceServer, emails))
+            .add_service(service!(
+                email,
+                email_service_server,
+                EmailServiceServer,
+                emails,
+                email::rpc::MESSAGE_LIMIT
+            ))
+            .add_service(service!(email, template_service_server, TemplateServiceServer, templates))
             .add_service(service!(
                 email,
                 recipient_list_service_server,
                 RecipientListServiceServer,
                 recipient::rpc::Rpc(lists)
+            ))
+            .add_service(service!(
+                email,
+                suppression_service_server,
+                SuppressionServiceServer,
+                suppression::rpc::Rpc(suppressions)
             ))
             .add_service(service!(apikey, api_key_service_server, ApiKeyServiceServer, keys))
             .add_service(service!(
@@ -308,13 +375,20 @@ impl Wired {
                 NotificationServiceServer,
                 live
             ));
+        let recipients = links::http::Recipients {
+            links: Links::new(&keyring.link_mac, ""),
+            activities: self.activities.clone(),
+            config: Arc::clone(&self.config),
+            ids: Arc::clone(ids),
+            clock: clock(),
+        };
         let shared = Shared {
             authenticate,
             metrics: Arc::clone(&self.metrics),
             allowed_origins: config.allow_origin.clone(),
             reflection: config.reflection,
         };
-        rpc::router(services, &shared, self.health.clone()).await
+        rpc::router(services, &shared, self.health.clone(), links::http::routes(recipients)).await
     }
 
     /// Gives back what was in hand; the last step of a drain.

@@ -1,47 +1,49 @@
-//! One attempt: render, then hand over, or capture while no SMTP host is set.
+//! One attempt: render, compose, sign and hand over; or capture, while mail is not to leave.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::compose;
 use super::config::{EmailConfig, SharedConfig};
-use super::model::{Content, Mail, Priority};
-use super::store;
-use super::template::{self, RenderError};
-use super::transport::{Message, Report, Transport, Verdict};
+use super::intake::SMALL;
+use super::message::Composer;
+use super::model::{Attachment, Content, Mail, Priority};
+use super::transport::{Message, Transport};
+use super::{address, compose, limit, outcome, store};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, Db};
-use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
+use crate::delivery::{Attempt, Channel, Hold, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
+
+/// How much memory large mails may take while they are sent, in KiB.
+const LARGE_BUDGET: usize = 96 * 1024;
 
 /// The email channel of the delivery engine.
 pub struct EmailChannel {
     db: Db,
     config: SharedConfig,
     transport: Arc<dyn Transport>,
+    composer: Composer,
     clock: SharedClock,
-    policy: Arc<Policy>,
+    policies: [Arc<Policy>; 2],
+    large: Semaphore,
 }
 
 impl EmailChannel {
     /// A channel that follows these settings.
-    pub fn new(db: Db, config: SharedConfig, transport: Arc<dyn Transport>, clock: SharedClock) -> Self {
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        let schedule = vec![
-            Duration::from_secs(30),
-            minutes(2),
-            minutes(10),
-            minutes(30),
-            minutes(60),
-            minutes(2 * 60),
-            minutes(4 * 60),
-            minutes(8 * 60),
-        ];
-        let policy = Arc::new(Policy { schedule, longest_wait: minutes(4 * 60) });
-        Self { db, config, transport, clock, policy }
+    pub fn new(
+        db: Db,
+        config: SharedConfig,
+        transport: Arc<dyn Transport>,
+        composer: Composer,
+        clock: SharedClock,
+    ) -> Self {
+        let policies = Priority::ALL.map(|priority| Arc::new(policy(priority)));
+        Self { db, config, transport, composer, clock, policies, large: Semaphore::new(LARGE_BUDGET) }
     }
 
     async fn capture(&self, mail: &Mail, content: Content, config: &EmailConfig) -> Attempt {
@@ -54,6 +56,65 @@ impl EmailChannel {
             ),
         }
     }
+
+    /// Room in memory for a mail that is large, which is kept until it is handed over.
+    async fn budget(&self, mail: &Mail) -> Option<SemaphorePermit<'_>> {
+        let files: u64 = mail.attachments.iter().map(|file| file.size).sum();
+        let is_read_late =
+            mail.template.is_empty() && mail.html_body.is_empty() && mail.plain_body.is_empty();
+        if files == 0 && !is_read_late {
+            return None;
+        }
+        // What is read, what is composed of it, and what is on its way.
+        let kilobytes = (files / 1024 * 4) as usize + if is_read_late { 8 * 1024 } else { 0 } + SMALL / 1024;
+        self.large.acquire_many(kilobytes.min(LARGE_BUDGET) as u32).await.ok()
+    }
+
+    /// The mail with the bodies that were not kept in memory.
+    async fn bodies(&self, mail: &Mail) -> Result<Option<Mail>> {
+        if !mail.template.is_empty() || !mail.html_body.is_empty() || !mail.plain_body.is_empty() {
+            return Ok(None);
+        }
+        let found = store::content_of(&self.db, &mail.id).await?;
+        Ok(found.map(|(html_body, plain_body)| Mail { html_body, plain_body, ..mail.clone() }))
+    }
+
+    async fn files(&self, mail: &Mail) -> Result<Vec<(Attachment, Bytes)>> {
+        let mut files = Vec::with_capacity(mail.attachments.len());
+        for file in &mail.attachments {
+            let content = store::blob(&self.db, &file.blob_id).await?;
+            files.push((file.clone(), content.unwrap_or_default()));
+        }
+        Ok(files)
+    }
+
+    /// Sends a mail to those of its recipients that are not done.
+    async fn send(&self, mail: &Arc<Mail>, to: Vec<String>) -> Attempt {
+        let config = self.config.load_full();
+        let written = match self.composer.write(mail, &config) {
+            Ok(written) => written,
+            Err(error) => {
+                let error = format!("the template {} can not be rendered: {error}", mail.template);
+                return Attempt::failed(Outcome::Refused, error);
+            }
+        };
+        if !config.sends() {
+            return self.capture(mail, written.content, &config).await;
+        }
+        let files = match self.files(mail).await {
+            Ok(files) => files,
+            Err(error) => return Attempt::failed(Outcome::Retry { after: None }, error.message()),
+        };
+        let composed = match self.composer.compose(mail, written, files, &config, self.clock.now()).await {
+            Ok(composed) => composed,
+            Err((outcome, error)) => return Attempt::failed(outcome, error),
+        };
+        let urgent = mail.priority == Priority::Transactional;
+        let message = Message { from: composed.from, to: to.clone(), content: composed.content, urgent };
+        let report = self.transport.send(message).await;
+        let delivered_before = mail.settled.iter().any(|settled| settled.delivered);
+        outcome::judge(&mail.id, &to, report, delivered_before, self.clock.now())
+    }
 }
 
 impl Channel for EmailChannel {
@@ -63,48 +124,92 @@ impl Channel for EmailChannel {
         Table::EmailQueue
     }
 
-    fn policy(&self, _job: &Leased<Arc<Mail>>) -> Arc<Policy> {
-        Arc::clone(&self.policy)
+    fn policy(&self, job: &Leased<Arc<Mail>>) -> Arc<Policy> {
+        let policy = &self.policies[job.payload.priority as usize];
+        if job.payload.attempts_before == 0 {
+            return Arc::clone(policy);
+        }
+        // The schedule begins anew after the attempts that were made before somebody asked for another try.
+        let mut schedule = vec![policy.schedule[0]; job.payload.attempts_before as usize];
+        schedule.extend(&policy.schedule);
+        Arc::new(Policy { schedule, longest_wait: policy.longest_wait })
     }
 
     async fn attempt(&self, job: &Leased<Arc<Mail>>) -> Attempt {
-        let mail = &*job.payload;
-        let config = self.config.load_full();
-        if mail.to.is_empty() && mail.cc.is_empty() && mail.bcc.is_empty() {
+        let mail = &job.payload;
+        if mail.expires_at.is_some_and(|at| at <= self.clock.now()) {
+            return Attempt::failed(Outcome::Withdrawn, "it had gone stale before it could be sent");
+        }
+        if let Some(Hold { why, until }) = &mail.hold {
+            return Attempt::failed(Outcome::Held { until: *until }, why.clone());
+        }
+        if mail.recipients().next().is_none() {
             return Attempt::failed(
                 Outcome::Refused,
                 "the mail has no recipient: the event's data has no mail address where the route looks for it",
             );
         }
-        let content = match render(mail, &config) {
-            Ok(content) => content,
-            Err(error) => {
-                return Attempt::failed(
-                    Outcome::Refused,
-                    format!("the template {} can not be rendered: {error}", mail.template),
-                );
-            }
-        };
-        if !config.sends() {
-            return self.capture(mail, content, &config).await;
+        let to = open_recipients(mail);
+        if to.is_empty() {
+            let delivered = mail.settled.iter().any(|settled| settled.delivered);
+            let outcome = if delivered { Outcome::Succeeded } else { Outcome::Withdrawn };
+            return Attempt::failed(outcome, "nobody is left to get it");
         }
-        match compose::message(mail, &content, &config) {
-            Ok(message) => {
-                let envelope = message.envelope();
-                let message = Message {
-                    from: envelope.from().map(ToString::to_string).unwrap_or_default(),
-                    to: envelope.to().iter().map(ToString::to_string).collect(),
-                    content: message.formatted().into(),
-                    urgent: mail.priority == Priority::Transactional,
-                };
-                judge(self.transport.send(message).await, self.clock.now())
-            }
-            // Settings can be mended.
-            Err(error) if compose::sender(&config).is_err() => {
-                Attempt::failed(Outcome::Retry { after: None }, error)
-            }
-            Err(error) => Attempt::failed(Outcome::Refused, error),
+        let _budget = self.budget(mail).await;
+        match self.bodies(mail).await {
+            Ok(Some(whole)) => self.send(&Arc::new(whole), to).await,
+            Ok(None) => self.send(mail, to).await,
+            Err(error) => Attempt::failed(Outcome::Retry { after: None }, error.message()),
         }
+    }
+
+    fn rank(&self, lane: &str) -> u8 {
+        Priority::of_lane(lane) as u8
+    }
+
+    fn room<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        lane: &'a str,
+        wanted: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Room>> {
+        async move {
+            let config = self.config.load_full();
+            if !config.sends() {
+                return Ok(Room { granted: wanted, hold: None });
+            }
+            if let Some(hold) = self.transport.holds().into_iter().next() {
+                let hold = Hold { why: hold.why, until: now + hold.retry_in };
+                return Ok(Room { granted: 0, hold: Some(hold) });
+            }
+            let Some(limit) = limit::of_lane(&config, Priority::of_lane(lane)) else {
+                return Ok(Room { granted: wanted, hold: None });
+            };
+            let usage = limit::store::usage_of(conn, limit::HOURLY, now).await?;
+            let granted = usize::try_from(usage.left(limit)).unwrap_or(usize::MAX).min(wanted);
+            Ok(Room { granted, hold: (granted < wanted).then(|| limit::hold(&config, usage)) })
+        }
+        .boxed()
+    }
+
+    fn claimed<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        lane: &'a str,
+        count: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let config = self.config.load_full();
+            if count == 0 || limit::of_lane(&config, Priority::of_lane(lane)).is_none() {
+                return Ok(());
+            }
+            let mut usage = limit::store::usage_of(conn, limit::HOURLY, now).await?;
+            usage.used += count as u64;
+            limit::store::put(conn, limit::HOURLY, usage).await
+        }
+        .boxed()
     }
 
     fn load<'a>(
@@ -112,35 +217,35 @@ impl Channel for EmailChannel {
         conn: &'a mut Conn,
         ids: Vec<String>,
     ) -> BoxFuture<'a, Result<Vec<(String, Arc<Mail>)>>> {
-        store::load(conn, ids).boxed()
+        async move {
+            let config = self.config.load_full();
+            store::load(conn, ids, &config, self.clock.now()).await
+        }
+        .boxed()
     }
 }
 
-fn render(mail: &Mail, config: &EmailConfig) -> Result<Content, RenderError> {
-    if mail.template.is_empty() {
-        let Mail { subject, html_body, plain_body, .. } = mail.clone();
-        return Ok(Content { subject, html: html_body, text: plain_body });
-    }
-    let template::Rendered { subject, html, text } =
-        template::render(&mail.template, &mail.variables, &config.branding)?;
-    Ok(Content { subject, html, text })
-}
-
-/// What a report means for the mail.
-fn judge(report: Report, now: Timestamp) -> Attempt {
-    let outcome = match &report.recipients[0] {
-        Verdict::Accepted => Outcome::Succeeded,
-        Verdict::Deferred { after, .. } => Outcome::Retry { after: *after },
-        Verdict::Refused { .. } => Outcome::Refused,
-        Verdict::Unknown { .. } => Outcome::Unknown,
-        Verdict::Held { retry_in, .. } => Outcome::Held { until: now + *retry_in },
+/// When a mail is tried again: for about a day when somebody waits for it, for three when nobody does.
+fn policy(priority: Priority) -> Policy {
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let mut schedule = vec![Duration::from_secs(30)];
+    schedule.extend([2, 10, 30, 60, 2 * 60, 4 * 60].map(minutes));
+    let long = match priority {
+        Priority::Transactional => 2,
+        Priority::Bulk => 8,
     };
-    let error = (outcome != Outcome::Succeeded).then(|| report.summary.clone());
-    Attempt {
-        response_status: report.code.map(i32::from),
-        response_body: Some(report.summary),
-        error,
-        transcript: report.transcript,
-        ..Attempt::new(outcome)
+    schedule.extend(std::iter::repeat_n(minutes(8 * 60), long));
+    Policy { schedule, longest_wait: minutes(4 * 60) }
+}
+
+/// The addresses, each once, of the recipients that are not done.
+fn open_recipients(mail: &Mail) -> Vec<String> {
+    let mut open: Vec<String> = Vec::new();
+    for address in mail.recipients().filter_map(address::envelope_address) {
+        let is_settled = || mail.settled.iter().any(|done| done.address.eq_ignore_ascii_case(&address));
+        if !open.iter().any(|known| known.eq_ignore_ascii_case(&address)) && !is_settled() {
+            open.push(address);
+        }
     }
+    open
 }

@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::template::Branding;
 use crate::secret::SecretText;
@@ -130,6 +133,22 @@ pub fn parse_domain_limits(text: &str) -> Result<HashMap<String, u64>, String> {
         limits.insert(domain, limit);
     }
     Ok(limits)
+}
+
+/// Checks certificates that are to be trusted, as PEM; none are fine.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_certificates(pem: &str) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| format!("is not certificates as PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("has a certificate that can not be used: {error}"))?;
+    }
+    if roots.is_empty() && !pem.trim().is_empty() {
+        return Err("has no certificate".into());
+    }
+    Ok(())
 }
 
 /// The newest settings.

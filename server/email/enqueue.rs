@@ -1,35 +1,29 @@
 //! SendEmail's way into the queue: many callers' mails in one commit.
 
-use std::sync::Arc;
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::channel::EmailChannel;
-use super::model::{Mail, Priority};
-use super::store::{self, NewMail};
+use super::intake::{Arrival, Intake, Prepared};
 use crate::clock::SharedClock;
 use crate::db::group::{Done, Fault, GroupedWrite};
-use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
-use crate::delivery::engine::FIRST_TOKEN;
-use crate::delivery::{Engine, Leased, Slot};
-use crate::error::Result;
+use crate::db::{PostgresWriter, SqliteWriter};
+use crate::error::{Error, Result};
 use crate::event::request::{self, RequestKey};
 
 /// What all of them share.
 pub struct EnqueueContext {
-    /// Carries the mails.
-    pub engine: Engine<EmailChannel>,
+    /// Decides about the mails.
+    pub intake: Intake,
     /// The time.
     pub clock: SharedClock,
 }
 
-/// One mail to be queued.
+/// One caller's mails.
 pub struct EnqueueWrite {
-    /// The mail.
-    pub mail: Arc<Mail>,
-    /// The caller's request id.
-    pub key: Option<RequestKey>,
+    /// The mails, each with its caller's request id.
+    pub mails: Vec<(Arrival, Option<RequestKey>)>,
+    /// Whether one that is refused refuses all.
+    pub strict: bool,
 }
 
 /// A mail that was queued, now or by an earlier request with the same id.
@@ -41,73 +35,71 @@ pub struct Enqueued {
     pub replayed: bool,
 }
 
-type Job = (Slot<Arc<Mail>>, Leased<Arc<Mail>>);
-
-/// Rows to be written, with the jobs of those that have room.
-pub(super) struct Prepared {
-    pub rows: Vec<NewMail>,
-    pub jobs: Vec<Job>,
-}
-
-impl Prepared {
-    /// Reserves room for mails.
-    pub(super) fn new(
-        engine: &Engine<EmailChannel>,
-        mails: Vec<Arc<Mail>>,
-        now: crate::clock::Timestamp,
-    ) -> Self {
-        let lanes = Priority::ALL.map(|priority| Arc::<str>::from(priority.lane()));
-        let mut prepared = Self { rows: Vec::with_capacity(mails.len()), jobs: Vec::new() };
-        for mail in mails {
-            let lane = &lanes[mail.priority as usize];
-            let slot = engine.reserve(lane);
-            prepared.rows.push(NewMail::new(Arc::clone(&mail), slot.as_ref().map(|_| engine.owner()), now));
-            if let Some(slot) = slot {
-                let (id, lane) = (mail.id.clone(), Arc::clone(lane));
-                prepared.jobs.push((
-                    slot,
-                    Leased { id, lane, attempts: 0, due: now, token: FIRST_TOKEN, payload: mail },
-                ));
-            }
-        }
-        prepared
-    }
-
-    /// Takes the mails in hand whose rows are durable.
-    pub(super) fn committed(self, engine: &Engine<EmailChannel>) {
-        for (slot, job) in self.jobs {
-            engine.submit(slot, job);
-        }
-    }
-}
+/// What becomes of one caller's mails, in their order.
+type Answers = Vec<Result<Enqueued>>;
+/// What earlier requests with the same ids were answered.
+type Earlier = Vec<Result<Option<String>>>;
 
 impl EnqueueWrite {
-    fn answer(&self, earlier: Result<Option<String>>, fresh: &mut Vec<Arc<Mail>>) -> Result<Enqueued> {
-        match earlier? {
-            Some(email_id) => Ok(Enqueued { email_id, replayed: true }),
-            None => {
-                fresh.push(Arc::clone(&self.mail));
-                Ok(Enqueued { email_id: self.mail.id.clone(), replayed: false })
-            }
-        }
+    /// Whether nothing of it may be written.
+    fn is_refused(&self, earlier: &Earlier) -> bool {
+        self.strict && earlier.iter().any(Result::is_err)
+    }
+
+    /// The mails that are new, with their request ids.
+    fn fresh<'a>(
+        &'a self,
+        earlier: &'a Earlier,
+    ) -> impl Iterator<Item = (&'a Arrival, Option<&'a RequestKey>)> {
+        let new =
+            |((arrival, key), earlier): (&'a (Arrival, Option<RequestKey>), &Result<Option<String>>)| {
+                matches!(earlier, Ok(None)).then_some((arrival, key.as_ref()))
+            };
+        self.mails.iter().zip(earlier).filter_map(new)
+    }
+
+    fn answer(&self, earlier: Earlier) -> Answers {
+        let one = |((arrival, _), earlier): (&(Arrival, _), Result<Option<String>>)| {
+            Ok(match earlier? {
+                Some(email_id) => Enqueued { email_id, replayed: true },
+                None => Enqueued { email_id: arrival.mail.id.clone(), replayed: false },
+            })
+        };
+        self.mails.iter().zip(earlier).map(one).collect()
+    }
+
+    /// The first refusal stands for all.
+    fn refuse(earlier: Earlier) -> Error {
+        let refused = (0..).zip(earlier).find_map(|(index, earlier)| Some((index, earlier.err()?)));
+        refused.map_or_else(
+            || Error::internal("nothing was refused"),
+            |(index, error): (i32, Error)| error.with("index", index.to_string()),
+        )
     }
 }
 
 fn done(
     context: &EnqueueContext,
-    outputs: Vec<Result<Enqueued>>,
+    outputs: Vec<Result<Answers>>,
     prepared: Prepared,
-) -> Done<Result<Enqueued>> {
-    let engine = context.engine.clone();
+) -> Done<Result<Answers>> {
+    let engine = context.intake.engine.clone();
     Done { outputs, after_commit: Some(Box::new(move || prepared.committed(&engine))) }
 }
 
 impl GroupedWrite for EnqueueWrite {
     type Context = EnqueueContext;
-    type Output = Result<Enqueued>;
+    /// An error when all of it was refused, else an answer for each mail.
+    type Output = Result<Answers>;
+
+    fn weight(&self) -> usize {
+        self.mails.len()
+    }
 
     fn bytes(&self) -> usize {
-        self.mail.html_body.len() + self.mail.plain_body.len()
+        let files = |arrival: &Arrival| arrival.files.iter().map(|(_, content)| content.len()).sum::<usize>();
+        let mail = |arrival: &Arrival| arrival.mail.html_body.len() + arrival.mail.plain_body.len();
+        self.mails.iter().map(|(arrival, _)| mail(arrival) + files(arrival)).sum()
     }
 
     fn sqlite(
@@ -117,20 +109,26 @@ impl GroupedWrite for EnqueueWrite {
     ) -> Result<Done<Self::Output>, Fault> {
         let (mut outputs, mut fresh) = (Vec::with_capacity(batch.len()), Vec::new());
         for write in batch.iter() {
-            let answer = match &write.key {
-                None => write.answer(Ok(None), &mut fresh),
-                Some(key) => {
-                    let earlier = request::find_sqlite(conn, key)?;
-                    if matches!(earlier, Ok(None)) {
-                        request::keep_sqlite(conn, key, &write.mail.id, write.mail.created_at)?;
-                    }
-                    write.answer(earlier, &mut fresh)
+            let mut earlier: Earlier = Vec::with_capacity(write.mails.len());
+            for (_, key) in &write.mails {
+                earlier.push(match key {
+                    Some(key) => request::find_sqlite(conn, key)?,
+                    None => Ok(None),
+                });
+            }
+            if write.is_refused(&earlier) {
+                outputs.push(Err(EnqueueWrite::refuse(earlier)));
+                continue;
+            }
+            for (arrival, key) in write.fresh(&earlier) {
+                if let Some(key) = key {
+                    request::keep_sqlite(conn, key, &arrival.mail.id, arrival.mail.created_at)?;
                 }
-            };
-            outputs.push(answer);
+                fresh.push(arrival.clone());
+            }
+            outputs.push(Ok(write.answer(earlier)));
         }
-        let prepared = Prepared::new(&context.engine, fresh, context.clock.now());
-        store::insert_sqlite(conn, &prepared.rows)?;
+        let prepared = context.intake.sqlite(conn, &fresh, context.clock.now())?;
         Ok(done(context, outputs, prepared))
     }
 
@@ -142,29 +140,31 @@ impl GroupedWrite for EnqueueWrite {
         async move {
             let (mut outputs, mut fresh) = (Vec::with_capacity(batch.len()), Vec::new());
             for write in batch.iter() {
-                let answer = match &write.key {
-                    None => write.answer(Ok(None), &mut fresh),
-                    Some(key) => {
-                        let earlier = request::find_postgres(conn, key).await?;
-                        if matches!(earlier, Ok(None))
-                            && !request::keep_postgres(conn, key, &write.mail.id, write.mail.created_at)
-                                .await?
-                        {
-                            return Err(Fault::Stale);
-                        }
-                        write.answer(earlier, &mut fresh)
+                let mut earlier: Earlier = Vec::with_capacity(write.mails.len());
+                for (_, key) in &write.mails {
+                    earlier.push(match key {
+                        Some(key) => request::find_postgres(conn, key).await?,
+                        None => Ok(None),
+                    });
+                }
+                if write.is_refused(&earlier) {
+                    outputs.push(Err(EnqueueWrite::refuse(earlier)));
+                    continue;
+                }
+                for (arrival, key) in write.fresh(&earlier) {
+                    if let Some(key) = key
+                        && !request::keep_postgres(conn, key, &arrival.mail.id, arrival.mail.created_at)
+                            .await?
+                    {
+                        return Err(Fault::Stale);
                     }
-                };
-                outputs.push(answer);
+                    fresh.push(arrival.clone());
+                }
+                outputs.push(Ok(write.answer(earlier)));
             }
-            let prepared = Prepared::new(&context.engine, fresh, context.clock.now());
-            insert(conn, &prepared.rows).await?;
+            let prepared = context.intake.postgres(conn, &fresh, context.clock.now()).await?;
             Ok(done(context, outputs, prepared))
         }
         .boxed()
     }
-}
-
-async fn insert(conn: &mut PostgresWriter, rows: &[NewMail]) -> QueryResult<()> {
-    if rows.is_empty() { Ok(()) } else { store::insert_postgres(conn, rows).await }
 }

@@ -9,15 +9,13 @@ use minijinja::Value;
 use serde_json::{Map, Value as Json};
 
 use super::address;
-use super::channel::EmailChannel;
 use super::config::SharedConfig;
-use super::enqueue::Prepared;
+use super::intake::{Arrival, Intake, Prepared};
+use super::library::{self, Library};
 use super::model::Mail;
 use super::recipient::store as lists;
-use super::{store, template};
 use crate::clock::Timestamp;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter, revision};
-use crate::delivery::Engine;
 use crate::error::Result;
 use crate::event::pattern::Pattern;
 use crate::event::route::expression::{Expression, Scope};
@@ -27,10 +25,12 @@ use crate::id::{IdGenerator, Kind};
 
 /// The email channel, as a publish sees it.
 pub struct EmailFanout {
-    /// Carries the mails.
-    pub engine: Engine<EmailChannel>,
+    /// Decides about the mails.
+    pub intake: Intake,
     /// The branding in them.
     pub config: SharedConfig,
+    /// The templates.
+    pub library: Arc<Library>,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The routes, compiled.
@@ -204,27 +204,35 @@ impl Fanout for EmailFanout {
         if mails.is_empty() {
             return None;
         }
-        let prepared = Prepared::new(&self.engine, mails, now);
-        Some(Box::new(PlannedMails { engine: self.engine.clone(), prepared }))
+        let arrivals = mails.into_iter().map(Arrival::from).collect();
+        let intake = self.intake.clone();
+        Some(Box::new(PlannedMails { intake, arrivals, now, prepared: Prepared::default() }))
     }
 }
 
 struct PlannedMails {
-    engine: Engine<EmailChannel>,
+    intake: Intake,
+    arrivals: Vec<Arrival>,
+    now: Timestamp,
     prepared: Prepared,
 }
 
 impl Planned for PlannedMails {
-    fn sqlite(&self, conn: &mut SqliteWriter) -> QueryResult<()> {
-        store::insert_sqlite(conn, &self.prepared.rows)
+    fn sqlite(&mut self, conn: &mut SqliteWriter) -> QueryResult<()> {
+        self.prepared = self.intake.sqlite(conn, &self.arrivals, self.now)?;
+        Ok(())
     }
 
-    fn postgres<'a>(&'a self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
-        store::insert_postgres(conn, &self.prepared.rows).boxed()
+    fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
+        async move {
+            self.prepared = self.intake.postgres(conn, &self.arrivals, self.now).await?;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn committed(self: Box<Self>) {
-        self.prepared.committed(&self.engine);
+        self.prepared.committed(&self.intake.engine);
     }
 }
 
@@ -236,7 +244,7 @@ impl RouteTarget for EmailFanout {
     ) -> BoxFuture<'a, Result<TargetCheck>> {
         async move {
             let mut wrong = Vec::new();
-            if template::definition(&target.template).is_none() {
+            if !library::exists(conn, &target.template).await? {
                 wrong.push(("template", format!("there is no template {:?}", target.template)));
             }
             if let Recipients::List(name) = &target.recipients
@@ -274,7 +282,7 @@ impl RouteTarget for EmailFanout {
             }
             let variables = compiled.variables(&scope);
             let recipients: Vec<String> = compiled.recipients(&scope).into_iter().flatten().collect();
-            let explanation = match template::check(&target.template, &variables) {
+            let explanation = match self.library.check(&target.template, "", &variables) {
                 Err(error) => format!("the template can not be rendered: {error}"),
                 Ok(()) if recipients.is_empty() => "nobody would get a mail: there is no address".to_owned(),
                 Ok(()) if !route.active => "the route is not active".to_owned(),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
+use crate::delivery::Hold;
 
 /// How urgent a mail is: the lane that carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,8 +89,21 @@ pub struct Mail {
     pub options: Options,
     pub expires_at: Option<Timestamp>,
     pub attachments: Vec<Attachment>,
-    /// Addresses of recipients that are done: suppressed, or answered for by the server.
-    pub settled: Vec<String>,
+    /// Attempts that were made before somebody asked for another try.
+    pub attempts_before: u32,
+    /// Recipients that are done.
+    pub settled: Vec<Settled>,
+    /// Why it must wait, found when it was taken in hand.
+    pub hold: Option<Hold>,
+}
+
+/// A recipient that gets nothing more: suppressed, or answered for by the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// The address, as it is compared.
+    pub address: String,
+    /// Whether it has the mail.
+    pub delivered: bool,
 }
 
 impl Mail {

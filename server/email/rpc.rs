@@ -1,25 +1,46 @@
-//! The wire: EmailService and TemplateService.
+//! The wire: EmailService.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
-use super::service::{EmailFilter, EmailService, NewEmail};
-use super::store::Queued;
-use super::template::{self, Definition, Rendered};
+use super::address;
+use super::bounce::BounceService;
+use super::enqueue::Enqueued;
+use super::model::{Attachment, Priority};
+use super::queue::{Detail, EmailFilter, QueueService, Queued, RecipientRow, RetryFilter, Stats};
+use super::send::{NewAttachment, NewEmail};
+use super::service::EmailService;
+use super::smtp::probe::{Probe, ProbeStep, Step};
+use super::trial::SmtpTrial;
 use crate::delivery::store::AttemptRow;
 use crate::delivery::{State, Table};
+use crate::error::{Error, Result as Outcome};
 use crate::pb::switchboard::email::v1 as pb;
 use crate::rpc::Principal;
 use crate::rpc::convert::{
-    duration, from_json, from_json_value, from_timestamp, json, next_attempt, state, states, timestamp,
+    duration, from_json, from_timestamp, json, json_value, next_attempt, state, states, timestamp,
 };
 use crate::rpc::page::Page;
 
-/// Both services.
+/// The greatest request, in bytes: files that take 25 MiB once they are encoded, and the bodies.
+pub const MESSAGE_LIMIT: usize = 24 * 1024 * 1024;
+/// How far back counts go when the caller does not say.
+const STATS_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The service.
 #[derive(Clone)]
-pub struct Rpc(pub Arc<EmailService>);
+pub struct Rpc {
+    /// Sends.
+    pub emails: Arc<EmailService>,
+    /// Shows and changes the queue.
+    pub queue: Arc<QueueService>,
+    /// Tries SMTP servers.
+    pub trial: Arc<SmtpTrial>,
+    /// Takes bounces and complaints.
+    pub bounces: Arc<BounceService>,
+}
 
 #[tonic::async_trait]
 impl pb::email_service_server::EmailService for Rpc {
@@ -28,39 +49,42 @@ impl pb::email_service_server::EmailService for Rpc {
         request: Request<pb::SendEmailRequest>,
     ) -> Result<Response<pb::SendEmailResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
+        let sent = self.emails.send(&principal.key_id, request.into_inner().into()).await?;
+        Ok(Response::new(sent.into()))
+    }
+
+    async fn batch_send_emails(
+        &self,
+        request: Request<pb::BatchSendEmailsRequest>,
+    ) -> Result<Response<pb::BatchSendEmailsResponse>, Status> {
+        let principal = Principal::of(&request)?.clone();
         let request = request.into_inner();
-        let email = NewEmail {
-            to: request.to,
-            cc: request.cc,
-            bcc: request.bcc,
-            reply_to: request.reply_to,
-            template: request.template,
-            variables: request.variables.map(json).unwrap_or_default(),
-            subject: request.subject,
-            html_body: request.html_body,
-            plain_body: request.plain_body,
-            request_id: request.request_id,
-        };
-        let sent = self.0.send(&principal.key_id, email).await?;
-        Ok(Response::new(pb::SendEmailResponse { email_id: sent.email_id, replayed: sent.replayed }))
+        let strict = request.mode() != pb::BatchMode::Permissive;
+        let emails = request.emails.into_iter().map(NewEmail::from).collect();
+        let answers = self.emails.send_batch(&principal.key_id, emails, strict).await?;
+        let results = answers.into_iter().map(pb::BatchSendEmailsResult::from).collect();
+        Ok(Response::new(pb::BatchSendEmailsResponse { results }))
     }
 
     async fn get_email(
         &self,
         request: Request<pb::GetEmailRequest>,
     ) -> Result<Response<pb::GetEmailResponse>, Status> {
-        let (queued, attempts) = self.0.get(&request.get_ref().email_id).await?;
-        let (html_body, plain_body) = match &queued.captured {
-            Some(captured) => (captured.html_body.clone(), captured.plain_body.clone()),
-            None => (queued.mail.html_body.clone(), queued.mail.plain_body.clone()),
+        let Detail { queued, html, text, attempts, recipients, activities } =
+            self.queue.get(&request.get_ref().email_id).await?;
+        let of_mail = queued.state();
+        let recipient = |row: RecipientRow| pb::EmailRecipient {
+            address: row.address,
+            state: state(row.status.map_or(of_mail, |word| State::of_word(&word, Table::EmailQueue))).into(),
+            reply: row.reply.unwrap_or_default(),
         };
-        let attempts = attempts.into_iter().map(pb::EmailAttempt::from).collect();
         Ok(Response::new(pb::GetEmailResponse {
             email: Some(queued.into()),
-            html_body,
-            plain_body,
-            attempts,
-            ..Default::default()
+            html_body: html,
+            plain_body: text,
+            attempts: attempts.into_iter().map(pb::EmailAttempt::from).collect(),
+            recipients: recipients.into_iter().map(recipient).collect(),
+            activities: activities.into_iter().map(pb::EmailActivity::from).collect(),
         }))
     }
 
@@ -79,147 +103,209 @@ impl pb::email_service_server::EmailService for Rpc {
                 &request.template,
                 &request.created_after,
                 &request.created_before,
+                &request.recipient,
             ],
         )?;
+        let recipient = match request.recipient.as_str() {
+            "" => String::new(),
+            text => address::parse(text)
+                .map(|mailbox| mailbox.email.to_string().to_ascii_lowercase())
+                .map_err(|wrong| Error::field("recipient", wrong))?,
+        };
         let filter = EmailFilter {
             states: states(request.states()),
             event_id: request.event_id,
             template: request.template,
+            recipient,
             created_after: request.created_after.map(from_timestamp),
             created_before: request.created_before.map(from_timestamp),
             before: page.after.clone(),
         };
-        let mut emails = self.0.list(&filter, page.limit() as i64).await?;
+        let mut emails = self.queue.list(&filter, page.limit() as i64).await?;
         let next_page_token = page.cut(&mut emails, |queued| queued.mail.id.clone());
         let emails = emails.into_iter().map(pb::Email::from).collect();
         Ok(Response::new(pb::ListEmailsResponse { emails, next_page_token }))
     }
 
-    async fn batch_send_emails(
-        &self,
-        _request: Request<pb::BatchSendEmailsRequest>,
-    ) -> Result<Response<pb::BatchSendEmailsResponse>, Status> {
-        Err(Status::unimplemented("BatchSendEmails"))
-    }
-
     async fn get_email_stats(
         &self,
-        _request: Request<pb::GetEmailStatsRequest>,
+        request: Request<pb::GetEmailStatsRequest>,
     ) -> Result<Response<pb::GetEmailStatsResponse>, Status> {
-        Err(Status::unimplemented("GetEmailStats"))
+        let pb::GetEmailStatsRequest { created_after, created_before } = request.into_inner();
+        let now = self.queue.clock.now();
+        let before = created_before.map_or(now + Duration::from_micros(1), from_timestamp);
+        let after = created_after.map_or_else(|| before - STATS_WINDOW, from_timestamp);
+        Ok(Response::new(self.queue.stats(after, before).await?.into()))
     }
 
     async fn cancel_email(
         &self,
-        _request: Request<pb::CancelEmailRequest>,
+        request: Request<pb::CancelEmailRequest>,
     ) -> Result<Response<pb::CancelEmailResponse>, Status> {
-        Err(Status::unimplemented("CancelEmail"))
+        let queued = self.queue.cancel(&request.get_ref().email_id).await?;
+        Ok(Response::new(pb::CancelEmailResponse { email: Some(queued.into()) }))
     }
 
     async fn retry_email(
         &self,
-        _request: Request<pb::RetryEmailRequest>,
+        request: Request<pb::RetryEmailRequest>,
     ) -> Result<Response<pb::RetryEmailResponse>, Status> {
-        Err(Status::unimplemented("RetryEmail"))
+        let queued = self.queue.retry(&request.get_ref().email_id).await?;
+        Ok(Response::new(pb::RetryEmailResponse { email: Some(queued.into()) }))
     }
 
     async fn retry_failed_emails(
         &self,
-        _request: Request<pb::RetryFailedEmailsRequest>,
+        request: Request<pb::RetryFailedEmailsRequest>,
     ) -> Result<Response<pb::RetryFailedEmailsResponse>, Status> {
-        Err(Status::unimplemented("RetryFailedEmails"))
+        let request = request.into_inner();
+        let now = self.queue.clock.now();
+        let after = request.created_after.map(from_timestamp);
+        let filter = RetryFilter {
+            created_after: after.ok_or_else(|| Error::field("created_after", "is required"))?,
+            created_before: request.created_before.map_or(now + Duration::from_micros(1), from_timestamp),
+            template: request.template,
+            include_unknown: request.include_unknown,
+        };
+        let count = self.queue.retry_failed(filter).await?;
+        Ok(Response::new(pb::RetryFailedEmailsResponse { count }))
     }
 
     async fn test_smtp(
         &self,
-        _request: Request<pb::TestSmtpRequest>,
+        request: Request<pb::TestSmtpRequest>,
     ) -> Result<Response<pb::TestSmtpResponse>, Status> {
-        Err(Status::unimplemented("TestSmtp"))
+        let pb::TestSmtpRequest { to, provider, settings } = request.into_inner();
+        let settings = settings.into_iter().map(|(key, value)| (key, json_value(value, 0))).collect();
+        Ok(Response::new(self.trial.run(&to, provider, settings).await?.into()))
     }
 
     async fn report_bounce(
         &self,
-        _request: Request<pb::ReportBounceRequest>,
+        request: Request<pb::ReportBounceRequest>,
     ) -> Result<Response<pb::ReportBounceResponse>, Status> {
-        Err(Status::unimplemented("ReportBounce"))
+        let recipients = self.bounces.report(&request.get_ref().message).await?;
+        let recipients = recipients.into_iter().map(pb::BouncedRecipient::from).collect();
+        Ok(Response::new(pb::ReportBounceResponse { recipients }))
     }
 }
 
-#[tonic::async_trait]
-impl pb::template_service_server::TemplateService for Rpc {
-    async fn list_templates(
-        &self,
-        _request: Request<pb::ListTemplatesRequest>,
-    ) -> Result<Response<pb::ListTemplatesResponse>, Status> {
-        let mut templates: Vec<_> = template::definitions().iter().map(pb::Template::from).collect();
-        templates.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(Response::new(pb::ListTemplatesResponse { templates }))
+impl From<pb::SendEmailRequest> for NewEmail {
+    fn from(request: pb::SendEmailRequest) -> Self {
+        let priority = match request.priority() {
+            pb::EmailPriority::Bulk => Priority::Bulk,
+            pb::EmailPriority::Unspecified | pb::EmailPriority::Transactional => Priority::Transactional,
+        };
+        let file = |file: pb::EmailAttachment| NewAttachment {
+            filename: file.filename,
+            content_type: file.content_type,
+            content: file.content.into(),
+            content_id: file.content_id,
+        };
+        Self {
+            to: request.to,
+            cc: request.cc,
+            bcc: request.bcc,
+            reply_to: request.reply_to,
+            template: request.template,
+            variables: request.variables.map(json).unwrap_or_default(),
+            subject: request.subject,
+            html_body: request.html_body,
+            plain_body: request.plain_body,
+            request_id: request.request_id,
+            headers: request.headers.into_iter().collect(),
+            attachments: request.attachments.into_iter().map(file).collect(),
+            send_at: request.send_time.map(from_timestamp),
+            expires_at: request.expire_time.map(from_timestamp),
+            priority,
+            locale: request.locale,
+            preheader: request.preheader,
+            topic: request.topic,
+            without_tracking: request.without_tracking,
+        }
     }
+}
 
-    async fn get_template(
-        &self,
-        request: Request<pb::GetTemplateRequest>,
-    ) -> Result<Response<pb::GetTemplateResponse>, Status> {
-        let template = self.0.template(&request.get_ref().name)?;
-        Ok(Response::new(pb::GetTemplateResponse { template: Some(template.into()) }))
+impl From<Enqueued> for pb::SendEmailResponse {
+    fn from(sent: Enqueued) -> Self {
+        Self { email_id: sent.email_id, replayed: sent.replayed }
     }
+}
 
-    async fn preview_template(
-        &self,
-        request: Request<pb::PreviewTemplateRequest>,
-    ) -> Result<Response<pb::PreviewTemplateResponse>, Status> {
-        let pb::PreviewTemplateRequest { name, variables, .. } = request.into_inner();
-        let Rendered { subject, html, text } = self.0.preview(&name, variables.map(json))?;
-        Ok(Response::new(pb::PreviewTemplateResponse {
-            subject,
-            html_body: html,
-            plain_body: text,
-            ..Default::default()
-        }))
+impl From<Outcome<Enqueued>> for pb::BatchSendEmailsResult {
+    fn from(answer: Outcome<Enqueued>) -> Self {
+        use pb::batch_send_emails_result::Result;
+        let violation = |violation: &crate::error::Violation| pb::EmailViolation {
+            field: violation.field.clone(),
+            description: violation.description.clone(),
+        };
+        let result = match answer {
+            Ok(sent) => Result::Sent(sent.into()),
+            Err(error) => Result::Refused(pb::EmailRefusal {
+                reason: error.reason().into(),
+                message: error.message().into(),
+                violations: error.violations().iter().map(violation).collect(),
+            }),
+        };
+        Self { result: Some(result) }
     }
+}
 
-    async fn create_template(
-        &self,
-        _request: Request<pb::CreateTemplateRequest>,
-    ) -> Result<Response<pb::CreateTemplateResponse>, Status> {
-        Err(Status::unimplemented("CreateTemplate"))
+impl From<Probe> for pb::TestSmtpResponse {
+    fn from(probe: Probe) -> Self {
+        let step = |step: &ProbeStep| pb::SmtpTestStep {
+            step: match step.step {
+                Step::Resolve => pb::SmtpStep::Resolve,
+                Step::Connect => pb::SmtpStep::Connect,
+                Step::Tls => pb::SmtpStep::Tls,
+                Step::Login => pb::SmtpStep::Login,
+                Step::Sender => pb::SmtpStep::Sender,
+                Step::Delivery => pb::SmtpStep::Delivery,
+            }
+            .into(),
+            succeeded: step.succeeded,
+            duration: Some(duration(step.duration)),
+            reply: step.reply.clone(),
+            explanation: step.explanation.clone(),
+        };
+        Self {
+            succeeded: probe.succeeded(),
+            steps: probe.steps.iter().map(step).collect(),
+            server: probe.server,
+            transcript: probe.transcript,
+        }
     }
+}
 
-    async fn update_template(
-        &self,
-        _request: Request<pb::UpdateTemplateRequest>,
-    ) -> Result<Response<pb::UpdateTemplateResponse>, Status> {
-        Err(Status::unimplemented("UpdateTemplate"))
-    }
-
-    async fn delete_template(
-        &self,
-        _request: Request<pb::DeleteTemplateRequest>,
-    ) -> Result<Response<pb::DeleteTemplateResponse>, Status> {
-        Err(Status::unimplemented("DeleteTemplate"))
-    }
-
-    async fn list_template_versions(
-        &self,
-        _request: Request<pb::ListTemplateVersionsRequest>,
-    ) -> Result<Response<pb::ListTemplateVersionsResponse>, Status> {
-        Err(Status::unimplemented("ListTemplateVersions"))
-    }
-
-    async fn rollback_template(
-        &self,
-        _request: Request<pb::RollbackTemplateRequest>,
-    ) -> Result<Response<pb::RollbackTemplateResponse>, Status> {
-        Err(Status::unimplemented("RollbackTemplate"))
+impl From<Stats> for pb::GetEmailStatsResponse {
+    fn from(stats: Stats) -> Self {
+        let count = |(known, count): &(State, i64)| pb::EmailStateCount {
+            state: state(Some(*known)).into(),
+            count: *count,
+        };
+        let hold = |hold: crate::delivery::Hold| pb::EmailHold {
+            description: hold.why,
+            until_time: Some(timestamp(hold.until)),
+        };
+        Self {
+            total: stats.counts.iter().map(|(_, count)| count).sum(),
+            counts: stats.counts.iter().map(count).collect(),
+            oldest_due_time: stats.oldest_due.map(timestamp),
+            holds: stats.holds.into_iter().map(hold).collect(),
+        }
     }
 }
 
 impl From<Queued> for pb::Email {
     fn from(queued: Queued) -> Self {
+        let known = queued.state();
         let Queued { mail, standing, captured } = queued;
-        let known = State::of_word(&standing.status, Table::EmailQueue);
         let is_captured = captured.is_some();
         let (from, subject) = captured.map_or((String::new(), mail.subject), |c| (c.from_address, c.subject));
+        let priority = match mail.priority {
+            Priority::Transactional => pb::EmailPriority::Transactional,
+            Priority::Bulk => pb::EmailPriority::Bulk,
+        };
         Self {
             id: mail.id,
             event_id: mail.event_id.unwrap_or_default(),
@@ -239,7 +325,25 @@ impl From<Queued> for pb::Email {
             create_time: Some(timestamp(mail.created_at)),
             update_time: Some(timestamp(standing.updated_at)),
             next_attempt_time: next_attempt(known, standing.next_attempt_at),
-            ..Self::default()
+            priority: priority.into(),
+            locale: mail.options.locale,
+            topic: mail.options.topic,
+            expire_time: mail.expires_at.map(timestamp),
+            headers: mail.options.headers.into_iter().collect(),
+            preheader: mail.options.preheader,
+            attachments: mail.attachments.into_iter().map(pb::EmailAttachment::from).collect(),
+        }
+    }
+}
+
+impl From<Attachment> for pb::EmailAttachment {
+    fn from(file: Attachment) -> Self {
+        Self {
+            filename: file.filename,
+            content_type: file.content_type,
+            content: Vec::new(),
+            content_id: file.content_id,
+            size: file.size as i64,
         }
     }
 }
@@ -254,24 +358,6 @@ impl From<AttemptRow> for pb::EmailAttempt {
             reply: attempt.response_body.unwrap_or_default(),
             error: attempt.error_message.unwrap_or_default(),
             transcript: attempt.transcript.unwrap_or_default(),
-        }
-    }
-}
-
-impl From<&'static Definition> for pb::Template {
-    fn from(definition: &'static Definition) -> Self {
-        let variable = |variable: &template::Variable| pb::TemplateVariable {
-            name: variable.name.into(),
-            description: variable.description.into(),
-            required: variable.required,
-            sample: serde_json::from_str(variable.sample).ok().map(from_json_value),
-        };
-        Self {
-            name: definition.name.into(),
-            description: definition.description.into(),
-            variables: definition.variables.iter().map(variable).collect(),
-            built_in: true,
-            ..Self::default()
         }
     }
 }

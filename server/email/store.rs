@@ -1,25 +1,33 @@
-//! The queries of mails.
+//! The queries of the channel: what an attempt needs to know of a mail, and what it leaves behind.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::model::{Content, Mail, Priority};
+use super::address;
+use super::config::EmailConfig;
+use super::intake::SMALL;
+use super::limit;
+use super::model::{Attachment, Content, Mail, Priority, Settled};
 use crate::clock::Timestamp;
-use crate::db::schema::{captured_emails, email_queue};
-use crate::db::statement::{Bind, Statement};
-use crate::db::types::{StringList, postgres_array_literal};
-use crate::db::{Conn, Db, PostgresWriter, QueryResult, SqliteWriter};
-use crate::delivery::engine::FIRST_TOKEN;
-use crate::delivery::{State, Table};
-use crate::error::{Error, Result};
+use crate::db::schema::{
+    captured_emails, email_attachments, email_blobs, email_contents, email_queue, email_recipients,
+    suppressions,
+};
+use crate::db::types::StringList;
+use crate::db::{Conn, Db};
+use crate::delivery::{Hold, State, Table};
+use crate::error::Result;
 use crate::on;
 
+/// A mail's row, without what belongs to its delivery.
 #[derive(Debug, Clone, Queryable, Selectable)]
 #[diesel(table_name = email_queue)]
-struct MailRow {
-    id: String,
+pub(super) struct MailRow {
+    pub id: String,
     event_id: Option<String>,
     route_id: Option<String>,
     template: String,
@@ -33,6 +41,7 @@ struct MailRow {
     destination: String,
     options: String,
     expires_at: Option<Timestamp>,
+    attempts_before: i32,
 }
 
 impl From<MailRow> for Mail {
@@ -52,119 +61,203 @@ impl From<MailRow> for Mail {
             priority: Priority::of_lane(&row.destination),
             options: serde_json::from_str(&row.options).unwrap_or_default(),
             expires_at: row.expires_at,
+            attempts_before: u32::try_from(row.attempts_before).unwrap_or(0),
             ..Self::default()
         }
     }
 }
 
-/// A mail to be queued.
-pub(super) struct NewMail {
-    pub mail: Arc<Mail>,
-    /// The variables, serialised once.
-    pub variables: String,
-    /// The node that has it in hand from the start; `None` for one that waits.
-    pub lease_owner: Option<i64>,
-    pub now: Timestamp,
+/// A file's row.
+#[derive(Debug, Clone, Queryable, Selectable)]
+#[diesel(table_name = email_attachments)]
+pub(super) struct AttachmentRow {
+    pub email_id: String,
+    filename: String,
+    content_type: String,
+    content_id: String,
+    size: i64,
+    blob_id: String,
 }
 
-impl NewMail {
-    pub(super) fn new(mail: Arc<Mail>, lease_owner: Option<i64>, now: Timestamp) -> Self {
-        let variables = serde_json::to_string(&mail.variables).expect("a JSON object is text");
-        Self { mail, variables, lease_owner, now }
-    }
-
-    fn status(&self) -> &'static str {
-        let state = if self.lease_owner.is_some() { State::Sending } else { State::Pending };
-        state.word(Table::EmailQueue)
-    }
-
-    fn token(&self) -> i64 {
-        if self.lease_owner.is_some() { FIRST_TOKEN } else { 0 }
+impl From<AttachmentRow> for Attachment {
+    fn from(row: AttachmentRow) -> Self {
+        Self {
+            filename: row.filename,
+            content_type: row.content_type,
+            content_id: row.content_id,
+            size: row.size.unsigned_abs(),
+            blob_id: row.blob_id,
+        }
     }
 }
 
-/// Queues mails, on SQLite.
-pub(super) fn insert_sqlite(conn: &mut SqliteWriter, rows: &[NewMail]) -> QueryResult<()> {
-    use email_queue as e;
-    for row in rows {
-        let mail = &*row.mail;
-        let values = (
-            e::id.eq(&mail.id),
-            e::event_id.eq(&mail.event_id),
-            e::route_id.eq(&mail.route_id),
-            e::template.eq(&mail.template),
-            e::variables.eq(&row.variables),
-            (
-                e::to_addresses.eq(StringList(mail.to.clone())),
-                e::cc_addresses.eq(StringList(mail.cc.clone())),
-                e::bcc_addresses.eq(StringList(mail.bcc.clone())),
-                e::reply_to.eq(&mail.reply_to),
-                e::subject.eq(&mail.subject),
-                e::destination.eq(mail.priority.lane()),
-            ),
-            (
-                e::status.eq(row.status()),
-                e::attempts.eq(0),
-                e::next_attempt_at.eq(row.now),
-                e::lease_owner.eq(row.lease_owner),
-                e::lease_token.eq(row.token()),
-                e::created_at.eq(mail.created_at),
-                e::updated_at.eq(row.now),
-            ),
-        );
-        diesel::RunQueryDsl::execute(diesel::insert_into(e::table).values(values), conn)?;
+/// The mails of these ids, just taken in hand, in their transaction: with what was decided about their recipients
+/// before, and what the lists and limits say now.
+pub(super) async fn load(
+    conn: &mut Conn,
+    ids: Vec<String>,
+    config: &EmailConfig,
+    now: Timestamp,
+) -> Result<Vec<(String, Arc<Mail>)>> {
+    let rows: Vec<MailRow> = on!(conn, |c| email_queue::table
+        .filter(email_queue::id.eq_any(&ids))
+        .select(MailRow::as_select())
+        .load(c)
+        .await)?;
+    let mut mails: HashMap<String, Mail> = rows.into_iter().map(|row| (row.id.clone(), row.into())).collect();
+    contents(conn, &ids, &mut mails).await?;
+    files(conn, &ids, &mut mails).await?;
+    settled(conn, &ids, &mut mails).await?;
+    suppress(conn, &ids, &mut mails, now).await?;
+    if config.sends() && !config.domain_limits.is_empty() {
+        hold_by_domain(conn, &ids, &mut mails, config, now).await?;
+    }
+    let mails = ids.into_iter().filter_map(|id| Some((id.clone(), Arc::new(mails.remove(&id)?))));
+    Ok(mails.collect())
+}
+
+/// The bodies of mails without a template, but for large ones: those are read when they are sent.
+async fn contents(conn: &mut Conn, ids: &[String], mails: &mut HashMap<String, Mail>) -> Result<()> {
+    let raw: Vec<&String> =
+        ids.iter().filter(|id| mails.get(*id).is_some_and(|m| m.template.is_empty())).collect();
+    if raw.is_empty() {
+        return Ok(());
+    }
+    let size = diesel::dsl::sql::<diesel::sql_types::Bool>("length(html_body) + length(plain_body) <= ")
+        .bind::<diesel::sql_types::Integer, _>(SMALL as i32);
+    let query = email_contents::table.filter(email_contents::email_id.eq_any(raw)).filter(size).select((
+        email_contents::email_id,
+        email_contents::html_body,
+        email_contents::plain_body,
+    ));
+    let rows: Vec<(String, String, String)> = on!(conn, |c| query.load(c).await)?;
+    for (id, html, text) in rows {
+        if let Some(mail) = mails.get_mut(&id) {
+            (mail.html_body, mail.plain_body) = (html, text);
+        }
     }
     Ok(())
 }
 
-/// Queues mails, on PostgreSQL.
-pub(super) async fn insert_postgres(conn: &mut PostgresWriter, rows: &[NewMail]) -> QueryResult<()> {
-    let sql = "INSERT INTO email_queue (id, event_id, route_id, template, variables, to_addresses, cc_addresses,
-                   bcc_addresses, reply_to, subject, destination, status, next_attempt_at,
-                   lease_owner, lease_token, created_at, updated_at)
-               SELECT id, event_id, route_id, template, variables, to_addresses::text[], cc_addresses::text[],
-                   bcc_addresses::text[], reply_to, subject, destination, status, updated_at,
-                   lease_owner, lease_token, created_at, updated_at
-               FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-               AS e (id, event_id, route_id, template, variables, to_addresses, cc_addresses, bcc_addresses, reply_to,
-                     subject, destination, status, lease_owner, lease_token, created_at, updated_at)";
-    let lists = |pick: fn(&Mail) -> &[String]| -> Vec<String> {
-        rows.iter().map(|row| postgres_array_literal(pick(&row.mail))).collect()
-    };
-    let (to, cc, bcc) = (lists(|mail| &mail.to), lists(|mail| &mail.cc), lists(|mail| &mail.bcc));
-    let texts = |pick: fn(&Mail) -> &str| Bind::Texts(rows.iter().map(|row| pick(&row.mail)).collect());
-    let optional = |pick: fn(&Mail) -> Option<&str>| {
-        Bind::NullableTexts(rows.iter().map(|row| pick(&row.mail)).collect())
-    };
-    let binds = vec![
-        texts(|mail| &mail.id),
-        optional(|mail| mail.event_id.as_deref()),
-        optional(|mail| mail.route_id.as_deref()),
-        texts(|mail| &mail.template),
-        Bind::Texts(rows.iter().map(|row| row.variables.as_str()).collect()),
-        Bind::Texts(to.iter().map(String::as_str).collect()),
-        Bind::Texts(cc.iter().map(String::as_str).collect()),
-        Bind::Texts(bcc.iter().map(String::as_str).collect()),
-        texts(|mail| &mail.reply_to),
-        texts(|mail| &mail.subject),
-        texts(|mail| mail.priority.lane()),
-        Bind::Texts(rows.iter().map(NewMail::status).collect()),
-        Bind::NullableBigInts(rows.iter().map(|row| row.lease_owner).collect()),
-        Bind::BigInts(rows.iter().map(NewMail::token).collect()),
-        Bind::Instants(rows.iter().map(|row| row.mail.created_at).collect()),
-        Bind::Instants(rows.iter().map(|row| row.now).collect()),
-    ];
-    Statement::new(sql, binds).execute(conn).await.map(drop)
+async fn files(conn: &mut Conn, ids: &[String], mails: &mut HashMap<String, Mail>) -> Result<()> {
+    for row in attachments(conn, ids).await? {
+        if let Some(mail) = mails.get_mut(&row.email_id) {
+            mail.attachments.push(row.into());
+        }
+    }
+    Ok(())
 }
 
-/// The mails of these ids.
-pub(super) async fn load(conn: &mut Conn, ids: Vec<String>) -> Result<Vec<(String, Arc<Mail>)>> {
-    let rows: Vec<MailRow> = on!(conn, |c| email_queue::table
-        .filter(email_queue::id.eq_any(ids))
-        .select(MailRow::as_select())
+/// The files of these mails, in their order.
+pub(super) async fn attachments(conn: &mut Conn, ids: &[String]) -> Result<Vec<AttachmentRow>> {
+    Ok(on!(conn, |c| email_attachments::table
+        .filter(email_attachments::email_id.eq_any(ids))
+        .order((email_attachments::email_id, email_attachments::number))
+        .select(AttachmentRow::as_select())
         .load(c)
-        .await)?;
-    Ok(rows.into_iter().map(|row| (row.id.clone(), Arc::new(row.into()))).collect())
+        .await)?)
+}
+
+async fn settled(conn: &mut Conn, ids: &[String], mails: &mut HashMap<String, Mail>) -> Result<()> {
+    use email_recipients as r;
+    let query = r::table.filter(r::email_id.eq_any(ids)).filter(r::status.is_not_null()).select((
+        r::email_id,
+        r::address,
+        r::status,
+    ));
+    let rows: Vec<(String, String, Option<String>)> = on!(conn, |c| query.load(c).await)?;
+    for (id, address, status) in rows {
+        if let Some(mail) = mails.get_mut(&id) {
+            let delivered = status.as_deref() == Some(State::Succeeded.word(Table::EmailQueue));
+            mail.settled.push(Settled { address, delivered });
+        }
+    }
+    Ok(())
+}
+
+/// Settles the recipients that were suppressed while the mail waited.
+async fn suppress(
+    conn: &mut Conn,
+    ids: &[String],
+    mails: &mut HashMap<String, Mail>,
+    now: Timestamp,
+) -> Result<()> {
+    use {email_recipients as r, suppressions as s};
+    let query = r::table
+        .inner_join(s::table.on(s::address.eq(r::address)))
+        .filter(r::email_id.eq_any(ids))
+        .filter(r::status.is_null())
+        .filter(s::expires_at.is_null().or(s::expires_at.gt(now)))
+        .select((r::email_id, r::address, s::topic, s::reason));
+    let rows: Vec<(String, String, String, String)> = on!(conn, |c| query.load(c).await)?;
+    for (id, address, topic, reason) in rows {
+        let Some(mail) = mails.get_mut(&id) else { continue };
+        let known = mail.settled.iter().any(|settled| settled.address == address);
+        if known || !topic.is_empty() && topic != mail.options.topic {
+            continue;
+        }
+        let update = diesel::update(r::table.find((&id, &address))).set((
+            r::status.eq(State::Cancelled.word(Table::EmailQueue)),
+            r::reply.eq(format!("suppressed: {reason}")),
+            r::updated_at.eq(now),
+        ));
+        on!(conn, |c| update.execute(c).await)?;
+        mail.settled.push(Settled { address, delivered: false });
+    }
+    Ok(())
+}
+
+/// Takes the mails from the limits of their domains; those that are over one must wait.
+async fn hold_by_domain(
+    conn: &mut Conn,
+    ids: &[String],
+    mails: &mut HashMap<String, Mail>,
+    config: &EmailConfig,
+    now: Timestamp,
+) -> Result<()> {
+    let mut usages = HashMap::new();
+    for id in ids {
+        let Some(mail) = mails.get_mut(id) else { continue };
+        let mut domains: Vec<String> = mail.recipients().filter_map(address::domain).collect();
+        domains.retain(|domain| config.domain_limits.contains_key(domain));
+        domains.sort_unstable();
+        domains.dedup();
+        for domain in &domains {
+            if !usages.contains_key(domain) {
+                let usage = limit::store::usage_of(conn, &limit::of_domain(domain), now).await?;
+                usages.insert(domain.clone(), usage);
+            }
+        }
+        let over = domains.iter().find(|domain| usages[*domain].left(config.domain_limits[*domain]) == 0);
+        if let Some(domain) = over {
+            let why = format!("the limit of mails an hour to {domain} is used up (email.domain_limits)");
+            mail.hold = Some(Hold { why, until: usages[domain].end() });
+            continue;
+        }
+        for domain in &domains {
+            usages.entry(domain.clone()).and_modify(|usage| usage.used += 1);
+        }
+    }
+    for (domain, usage) in usages {
+        limit::store::put(conn, &limit::of_domain(&domain), usage).await?;
+    }
+    Ok(())
+}
+
+/// The bodies of one mail without a template.
+pub(super) async fn content_of(db: &Db, email_id: &str) -> Result<Option<(String, String)>> {
+    let query =
+        email_contents::table.find(email_id).select((email_contents::html_body, email_contents::plain_body));
+    let mut conn = db.reader().await?;
+    Ok(on!(&mut conn, |c| query.first(c).await.optional())?)
+}
+
+/// The content of a file.
+pub(super) async fn blob(db: &Db, id: &str) -> Result<Option<Bytes>> {
+    let query = email_blobs::table.find(id).select(email_blobs::content);
+    let mut conn = db.reader().await?;
+    let content: Option<Vec<u8>> = on!(&mut conn, |c| query.first(c).await.optional())?;
+    Ok(content.map(Bytes::from))
 }
 
 /// Keeps what a mail looks like, instead of sending it.
@@ -193,104 +286,4 @@ pub(super) async fn capture(
         })
     })
     .await
-}
-
-/// How a mail stands.
-#[derive(Debug, Clone, Queryable, Selectable)]
-#[diesel(table_name = email_queue)]
-pub struct Standing {
-    pub status: String,
-    pub attempts: i32,
-    pub error_message: Option<String>,
-    pub next_attempt_at: Timestamp,
-    pub updated_at: Timestamp,
-}
-
-/// What a captured mail looks like.
-#[derive(Debug, Clone, Queryable, Selectable)]
-#[diesel(table_name = captured_emails)]
-pub struct Captured {
-    pub from_address: String,
-    pub subject: String,
-    pub html_body: String,
-    pub plain_body: String,
-}
-
-/// A mail in the queue.
-#[derive(Debug, Clone)]
-pub struct Queued {
-    /// The mail.
-    pub mail: Mail,
-    /// How it stands.
-    pub standing: Standing,
-    /// What it looks like, when it was captured.
-    pub captured: Option<Captured>,
-}
-
-/// Which mails to list.
-#[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "explained by the API")]
-pub struct EmailFilter {
-    pub states: Vec<State>,
-    pub event_id: String,
-    pub template: String,
-    pub created_after: Option<Timestamp>,
-    pub created_before: Option<Timestamp>,
-    /// Those queued before this one.
-    pub before: Option<String>,
-}
-
-type QueuedRow = (MailRow, Standing, Option<Captured>);
-
-/// Mails, newest first.
-pub(super) async fn list(conn: &mut Conn, filter: &EmailFilter, limit: i64) -> Result<Vec<Queued>> {
-    use email_queue as e;
-    let words: Vec<&str> = filter.states.iter().map(|state| state.word(Table::EmailQueue)).collect();
-    macro_rules! query {
-        () => {{
-            let mut query = e::table
-                .left_join(captured_emails::table.on(captured_emails::email_id.eq(e::id)))
-                .order(e::id.desc())
-                .limit(limit)
-                .select((MailRow::as_select(), Standing::as_select(), Option::<Captured>::as_select()))
-                .into_boxed();
-            if !words.is_empty() {
-                query = query.filter(e::status.eq_any(words.clone()));
-            }
-            if !filter.event_id.is_empty() {
-                query = query.filter(e::event_id.eq(&filter.event_id));
-            }
-            if !filter.template.is_empty() {
-                query = query.filter(e::template.eq(&filter.template));
-            }
-            if let Some(after) = filter.created_after {
-                query = query.filter(e::created_at.ge(after));
-            }
-            if let Some(before) = filter.created_before {
-                query = query.filter(e::created_at.lt(before));
-            }
-            if let Some(before) = &filter.before {
-                query = query.filter(e::id.lt(before));
-            }
-            query
-        }};
-    }
-    let rows: Vec<QueuedRow> = on!(conn, |c| query!().load(c).await)?;
-    Ok(rows.into_iter().map(queued).collect())
-}
-
-/// One mail.
-pub(super) async fn find(conn: &mut Conn, id: &str) -> Result<Queued> {
-    let row: Option<QueuedRow> = on!(conn, |c| email_queue::table
-        .left_join(captured_emails::table.on(captured_emails::email_id.eq(email_queue::id)))
-        .filter(email_queue::id.eq(id))
-        .select((MailRow::as_select(), Standing::as_select(), Option::<Captured>::as_select()))
-        .first(c)
-        .await
-        .optional())?;
-    row.map(queued).ok_or_else(|| Error::not_found("email", id))
-}
-
-fn queued((mail, standing, captured): QueuedRow) -> Queued {
-    Queued { mail: mail.into(), standing, captured }
 }

@@ -25,10 +25,10 @@ pub trait Fanout: Send + Sync + 'static {
 /// Deliveries that are not written yet.
 pub trait Planned: Send + Sync {
     /// Writes their rows to SQLite.
-    fn sqlite(&self, conn: &mut SqliteWriter) -> QueryResult<()>;
+    fn sqlite(&mut self, conn: &mut SqliteWriter) -> QueryResult<()>;
 
     /// Writes their rows to PostgreSQL.
-    fn postgres<'a>(&'a self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>>;
+    fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>>;
 
     /// Their rows are durable: takes those in hand that have room.
     fn committed(self: Box<Self>);

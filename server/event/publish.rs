@@ -197,8 +197,8 @@ impl GroupedWrite for PublishWrite {
             let found = log::place_sqlite(conn, &event_id)?;
             plan.replay(write, place, event_id, found);
         }
-        let planned = context.plan(&events);
-        for jobs in &planned {
+        let mut planned = context.plan(&events);
+        for jobs in &mut planned {
             jobs.sqlite(conn)?;
         }
         Ok(context.done(plan, events, planned))
@@ -243,8 +243,8 @@ impl GroupedWrite for PublishWrite {
                 let found = log::place_postgres(conn, &event_id).await?;
                 plan.replay(write, place, event_id, found);
             }
-            let planned = context.plan(&events);
-            for jobs in &planned {
+            let mut planned = context.plan(&events);
+            for jobs in &mut planned {
                 jobs.postgres(conn).await?;
             }
             Ok(context.done(plan, events, planned))

@@ -48,11 +48,16 @@ pub struct Shared {
     pub reflection: bool,
 }
 
-/// Everything that the port serves.
+/// Everything that the port serves; `extra` has routes beside those of this module, without a key.
 ///
 /// # Errors
 /// When a method of a service has no scope: it could never be called.
-pub async fn router(mut services: Routes, shared: &Shared, health: http::Health) -> Result<Router> {
+pub async fn router(
+    mut services: Routes,
+    shared: &Shared,
+    health: http::Health,
+    extra: Router,
+) -> Result<Router> {
     let methods = Methods::from_descriptor(pb::DESCRIPTOR)?;
     if shared.reflection {
         let v1 = reflection(&methods).build_v1().map_err(Error::internal)?;
@@ -64,7 +69,7 @@ pub async fn router(mut services: Routes, shared: &Shared, health: http::Health)
         GateLayer::new(Arc::new(methods), Arc::clone(&shared.authenticate), Arc::clone(&shared.metrics));
     let grpc = services.prepare().into_axum_router().layer(gate).layer(tonic_web::GrpcWebLayer::new());
     let cors = web::cors(&shared.allowed_origins);
-    let plain = http::routes(Arc::clone(&shared.metrics), health);
+    let plain = http::routes(Arc::clone(&shared.metrics), health).merge(extra);
     // tonic-web answers 400 to HTTP/1.1 requests that are not gRPC-web, so that the plain routes come before it.
     Ok(plain.fallback_service(cors.layer(grpc)))
 }

@@ -75,11 +75,11 @@ impl Fanout for WebhookFanout {
 }
 
 impl Planned for PlannedDeliveries {
-    fn sqlite(&self, conn: &mut SqliteWriter) -> QueryResult<()> {
+    fn sqlite(&mut self, conn: &mut SqliteWriter) -> QueryResult<()> {
         store::insert_deliveries_sqlite(conn, &self.rows)
     }
 
-    fn postgres<'a>(&'a self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
+    fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
         store::insert_deliveries_postgres(conn, &self.rows).boxed()
     }
 

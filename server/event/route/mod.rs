@@ -10,7 +10,7 @@ mod store;
 
 pub use seed::seed;
 pub use service::{RouteChange, RouteService, RouteTarget, TargetCheck, Trial};
-pub use store::{active, uses_recipient_list};
+pub use store::{active, uses_recipient_list, uses_template};
 
 use serde::{Deserialize, Serialize};
 

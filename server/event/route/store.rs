@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::{Recipients, Route, Target};
+use super::{EmailTarget, Recipients, Route, Target};
 use crate::clock::Timestamp;
 use crate::db::schema::routes;
 use crate::db::{Conn, on_duplicate};
@@ -56,12 +56,21 @@ pub async fn active(conn: &mut Conn) -> Result<Vec<Route>> {
 
 /// The name of a route that sends to this list, if there is one.
 pub async fn uses_recipient_list(conn: &mut Conn, list: &str) -> Result<Option<String>> {
+    uses(conn, |target| target.recipients == Recipients::List(list.to_owned())).await
+}
+
+/// The name of a route that sends this template, if there is one.
+pub async fn uses_template(conn: &mut Conn, template: &str) -> Result<Option<String>> {
+    uses(conn, |target| target.template == template).await
+}
+
+async fn uses(conn: &mut Conn, is_used: impl Fn(&EmailTarget) -> bool) -> Result<Option<String>> {
     let rows: Vec<RouteRow> =
         on!(conn, |c| routes::table.order(routes::id).select(RouteRow::as_select()).load(c).await)?;
     for row in rows {
         let route = Route::try_from(row)?;
         let Target::Email(email) = &route.target;
-        if email.recipients == Recipients::List(list.to_owned()) {
+        if is_used(email) {
             return Ok(Some(route.name));
         }
     }

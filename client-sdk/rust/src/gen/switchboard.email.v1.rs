@@ -213,9 +213,9 @@ pub struct SendEmailRequest {
     /// The line that mail programs show after the subject; at most 255 characters. Empty means the template's.
     #[prost(string, tag = "17")]
     pub preheader: ::prost::alloc::string::String,
-    /// What this mail is about, such as `newsletter`: it gets the headers of one-click unsubscribe, and an address that
-    /// unsubscribed from the topic does not get it. Such a mail has one recipient. Empty means that nobody can
-    /// unsubscribe. At most 64 of a-z, 0-9, `_`, `-` and `.`.
+    /// What this mail is about, such as `newsletter`: it gets the headers of one-click unsubscribe (when the setting
+    /// `email.public_url` is set), and an address that unsubscribed from the topic does not get it. Such a mail has one
+    /// recipient. Empty means that nobody can unsubscribe. At most 64 of a-z, 0-9, `_`, `-` and `.`.
     #[prost(string, tag = "18")]
     pub topic: ::prost::alloc::string::String,
     /// Leaves opens and clicks of this mail untracked, also where the settings track them.
