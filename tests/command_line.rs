@@ -17,7 +17,7 @@ pub async fn switchboard(args: &[&str]) -> Output {
 }
 
 /// As [`switchboard`], with variables such as `NAME=value`.
-async fn switchboard_in(variables: &[&str], args: &[&str]) -> Output {
+pub async fn switchboard_in(variables: &[&str], args: &[&str]) -> Output {
     run("env", [&["-i"], variables, &[PROGRAM], args].concat(), b"").await
 }
 

@@ -1,11 +1,14 @@
 //! The command line: one file per command.
 
 pub mod demo;
+mod doctor;
 mod key;
 mod migrate;
 mod options;
 mod output;
+mod remote;
 mod serve;
+mod test_email;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,10 @@ enum Verb {
     /// Make API keys.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Look at a running server, and say what is wrong and what to do about it.
+    Doctor(doctor::Arguments),
+    /// Send one mail template or all of them, with sample values, by a running server.
+    TestEmail(test_email::Arguments),
 }
 
 /// Runs the command that the process was started with.
@@ -47,6 +54,8 @@ pub fn main() -> ExitCode {
             Verb::Demo(arguments) => demo::run(arguments).await,
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
+            Verb::Doctor(arguments) => doctor::run(arguments).await,
+            Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }
     })
 }

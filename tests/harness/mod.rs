@@ -1,5 +1,7 @@
 //! What every test uses: servers on both databases, and real peers.
 
+pub mod hostile;
+pub mod postfix;
 pub mod postgres;
 pub mod receiver;
 pub mod server;
