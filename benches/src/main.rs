@@ -1,9 +1,10 @@
 //! Measures Switchboard over real sockets.
 //!
 //! The server is a process of its own, as its users run it. This program is the load and the sink: one thread publishes
-//! ([`load`], [`client`]), one receives the webhooks ([`sink`]), so that measuring costs little of the machine. A run
-//! ([`scenario::run`]) measures the ceilings first and holds everything else against them: no figure stands alone, since
-//! the machine under it is never twice the same. `README.md` says what the figures mean.
+//! ([`load`], [`client`], [`mail`]), one receives the webhooks ([`sink`]), so that measuring costs little of the
+//! machine; mails go to Postfix's `smtp-sink` ([`smtp_sink`]). A run ([`scenario::run`]) measures the ceilings first and
+//! holds everything else against them: no figure stands alone, since the machine under it is never twice the same.
+//! `README.md` says what the figures mean.
 #![allow(clippy::disallowed_methods, reason = "a measuring instrument reads the real clock")]
 #![allow(clippy::cast_precision_loss, reason = "no count here needs more than 52 bits")]
 
@@ -13,6 +14,7 @@ mod folder;
 mod key;
 mod load;
 mod machine;
+mod mail;
 mod options;
 mod post;
 mod postgres;
@@ -21,6 +23,7 @@ mod report;
 mod scenario;
 mod server;
 mod sink;
+mod smtp_sink;
 mod stage;
 mod stats;
 mod table;

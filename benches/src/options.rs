@@ -9,7 +9,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "benches/run")]
 pub struct Options {
-    /// What to measure; everything when none is named. The ceilings that a scenario is held against are always measured.
+    /// What to measure; everything but `email-memory` when none is named. The ceilings that a scenario is held against are
+    /// always measured.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
 
@@ -33,6 +34,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// How many mails `email-memory` queues; with --quick 20,000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub mails: u64,
+
     /// The server to measure, if it is not the one beside this program.
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,
@@ -51,6 +56,10 @@ pub enum Scenario {
     Deliver,
     /// The time from send to arrival at 100 events per second.
     Latency,
+    /// Mails per second, end to end, beside smtp-source and lettre.
+    Email,
+    /// The server's memory with a million mails queued.
+    EmailMemory,
 }
 
 /// Which storage the command line asks for.
@@ -86,7 +95,26 @@ impl Backend {
 impl Options {
     /// Whether this scenario is to be measured.
     pub fn wants(&self, scenario: Scenario) -> bool {
-        self.scenarios.is_empty() || self.scenarios.contains(&scenario)
+        // Minutes and gigabytes are spent only where they are asked for.
+        let unasked = self.scenarios.is_empty() && scenario != Scenario::EmailMemory;
+        unasked || self.scenarios.contains(&scenario)
+    }
+
+    /// Whether an SMTP server is needed.
+    pub fn wants_mail(&self) -> bool {
+        self.wants(Scenario::Email) || self.wants(Scenario::EmailMemory)
+    }
+
+    /// Whether any measurement is held against the ceilings of calls and webhooks.
+    pub fn wants_ceilings(&self) -> bool {
+        [Scenario::Ceilings, Scenario::Publish, Scenario::Batch, Scenario::Deliver]
+            .into_iter()
+            .any(|scenario| self.wants(scenario))
+    }
+
+    /// How many mails are queued at once to see what they take.
+    pub fn mails(&self) -> u64 {
+        if self.quick { self.mails.min(20_000) } else { self.mails }
     }
 
     /// The storages to measure, in order.

@@ -13,6 +13,7 @@ use crate::postgres::Cluster;
 use crate::report::Figure;
 use crate::server::Server;
 use crate::sink::Sink;
+use crate::smtp_sink;
 use crate::usage::{Processes, Spent, resident};
 
 /// The parts that all measurements share.
@@ -39,6 +40,9 @@ impl Parts {
             }
         };
         let program = absolute(&program)?;
+        if options.wants_mail() {
+            smtp_sink::installed()?;
+        }
         let folders = Folders::find(options.backends()).await?;
         let sink = Sink::start()?;
         let cluster = match options.backends().contains(&Backend::Postgres) {
@@ -112,7 +116,8 @@ impl Stage<'_> {
 
     /// The processes whose time is counted.
     pub fn processes(&self) -> Processes {
-        Processes { server: self.server.pid(), postmaster: self.cluster.map(Cluster::postmaster) }
+        let postmaster = self.cluster.map(Cluster::postmaster);
+        Processes { server: Some(self.server.pid()), postmaster, load: Vec::new() }
     }
 
     /// What was spent on so many pieces of work, and what the server holds now.

@@ -6,12 +6,14 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 5] = [
+const TITLES: [(&str, &str); 7] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
     ("deliver", "Webhook deliveries, end to end: from the first publish to the last arrival"),
     ("latency", "From send to arrival at 100 events a second, open loop, one endpoint"),
+    ("email", "Mails of 4 KiB to smtp-sink over 20 connections"),
+    ("email-memory", "Mails queued for tomorrow, and what the server holds for them"),
 ];
 
 impl Display for Report {

@@ -7,12 +7,14 @@ use std::time::Instant;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Whose time is counted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 pub struct Processes {
-    /// The server.
-    pub server: u32,
+    /// The server, when there is one.
+    pub server: Option<u32>,
     /// The first process of PostgreSQL, when there is one.
     pub postmaster: Option<u32>,
+    /// Programs that make load or receive it, beside this one.
+    pub load: Vec<u32>,
 }
 
 /// Processor time spent so far, in seconds.
@@ -28,11 +30,11 @@ pub struct Usage {
 /// Processor time spent between two moments, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Spent {
-    /// By the server.
+    /// By the server; 0 when there is none.
     pub server: f64,
     /// By PostgreSQL; `None` when there is none.
     pub postgres: Option<f64>,
-    /// Cores that the load program, with its sink, kept busy.
+    /// Cores that the load program, with its sinks and what it was compared with, kept busy.
     pub bench_cores: f64,
     /// Cores that everybody else on this machine kept busy.
     pub other_cores: f64,
@@ -40,18 +42,19 @@ pub struct Spent {
 
 impl Usage {
     /// What has been spent until now.
-    pub fn now(processes: Processes) -> Self {
+    pub fn now(processes: &Processes) -> Self {
+        let load = processes.load.iter().copied().chain([std::process::id()]);
         Self {
             at: Instant::now(),
-            server: own(processes.server),
+            server: processes.server.map_or(0.0, own),
             postgres: processes.postmaster.map_or(0.0, family),
-            bench: own(std::process::id()),
+            bench: load.map(own).sum(),
             machine: machine(),
         }
     }
 
     /// What was spent since then.
-    pub fn spent(self, processes: Processes) -> Spent {
+    pub fn spent(self, processes: &Processes) -> Spent {
         let now = Self::now(processes);
         let seconds = (now.at - self.at).as_secs_f64();
         let (server, postgres, bench) =
@@ -68,8 +71,17 @@ impl Usage {
 
 /// The memory that a process holds, in MiB.
 pub fn resident(process: u32) -> f64 {
+    memory(process, "VmRSS:")
+}
+
+/// The most memory that a process ever held, in MiB.
+pub fn peak_resident(process: u32) -> f64 {
+    memory(process, "VmHWM:")
+}
+
+fn memory(process: u32, name: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
     kibibytes / 1_024.0
 }
@@ -120,16 +132,17 @@ mod tests {
 
     #[test]
     fn this_process_is_seen() {
-        let this = Processes { server: std::process::id(), postmaster: None };
-        let before = Usage::now(this);
+        let this = Processes { server: Some(std::process::id()), ..Processes::default() };
+        let before = Usage::now(&this);
         let begin = Instant::now();
         while begin.elapsed().as_millis() < 100 {
             std::hint::spin_loop();
         }
-        let spent = before.spent(this);
+        let spent = before.spent(&this);
         assert!(spent.server > 0.02 && spent.server < 2.0, "{spent:?}");
         assert!(spent.postgres.is_none());
         assert!(machine() > own(std::process::id()));
-        assert!(resident(std::process::id()) > 1.0);
+        let (now, most) = (resident(std::process::id()), peak_resident(std::process::id()));
+        assert!(now > 1.0 && most >= now, "{now} of {most}");
     }
 }

@@ -51,9 +51,9 @@ pub async fn measure(
         let case = format!("empty RPC, {}", callers_in_words(count));
         say(&case);
         let makers = callers(stage.server.address(), count, |channel| Ok(HealthCaller::new(channel))).await?;
-        let before = Usage::now(stage.processes());
+        let before = Usage::now(&stage.processes());
         let (_, mut calls) = measured(makers, time).await?;
-        let spent = before.spent(stage.processes());
+        let spent = before.spent(&stage.processes());
         rpcs.insert(count, calls.per_second);
         let figures = figures(calls.per_second, &mut calls.latencies, spent.bench_cores, spent.other_cores);
         report.add("ceilings", &case, backend, &figures);
@@ -66,9 +66,9 @@ pub async fn measure(
     for _ in 0..CONNECTIONS {
         posters.push(PostCaller::connect(stage.sink.address(), request.clone()).await?);
     }
-    let before = Usage::now(stage.processes());
+    let before = Usage::now(&stage.processes());
     let (_, mut calls) = measured(posters, time).await?;
-    let spent = before.spent(stage.processes());
+    let spent = before.spent(&stage.processes());
     stage.sink.take();
     let posts = calls.per_second;
     let figures = figures(posts, &mut calls.latencies, spent.bench_cores, spent.other_cores);

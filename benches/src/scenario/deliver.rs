@@ -110,11 +110,11 @@ pub async fn measure(
         maker.held_back = Duration::ZERO;
     }
 
-    let before = Usage::now(stage.processes());
+    let before = Usage::now(&stage.processes());
     let (makers, calls) = closed_loop(makers, time).await?;
     let under_way = backlog.deliveries();
     stage.drained(backlog.due(), DRAIN_LIMIT).await;
-    let spent = before.spent(stage.processes());
+    let spent = before.spent(&stage.processes());
 
     let held_back: Duration = makers.iter().map(|maker| maker.held_back).sum();
     let sent: Vec<Sent> = makers.into_iter().flat_map(|maker| maker.sent).collect();

@@ -36,10 +36,10 @@ pub async fn measure(stage: &Stage<'_>, time: Duration, report: &mut Report) -> 
     }
     stage.sink.take();
 
-    let before = Usage::now(stage.processes());
+    let before = Usage::now(&stage.processes());
     let sent = open_loop(&publisher, &events, time).await?;
     stage.drained(sent.len() as u64, DRAIN_LIMIT).await;
-    let spent = before.spent(stage.processes());
+    let spent = before.spent(&stage.processes());
 
     let mut found = Reconciled::new(&sent, &stage.sink.take(), 1);
     let mut waits: Vec<Duration> = sent.iter().map(|sent| sent.acknowledged - sent.at).collect();

@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod deliver;
+mod email;
 mod latency;
 mod publish;
 mod reconcile;
@@ -17,6 +18,26 @@ pub use ceilings::Ceilings;
 
 /// Measures everything that was asked for on one storage, once.
 pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result<()> {
+    let options = &parts.options;
+    if options.wants_ceilings() {
+        calls_and_webhooks(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::Latency) {
+        let stage = parts.stage(backend).await?;
+        latency::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
+    if options.wants(Scenario::Email) {
+        email::measure(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::EmailMemory) {
+        email::memory(parts, backend, report).await?;
+    }
+    Ok(())
+}
+
+/// Measures the ceilings, and what is held against them.
+async fn calls_and_webhooks(parts: &Parts, backend: Backend, report: &mut Report) -> Result<()> {
     let options = &parts.options;
     let mut callers = BTreeSet::new();
     if options.wants(Scenario::Ceilings) || options.wants(Scenario::Deliver) {
@@ -48,11 +69,6 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
                 stage.stop().await?;
             }
         }
-    }
-    if options.wants(Scenario::Latency) {
-        let stage = parts.stage(backend).await?;
-        latency::measure(&stage, options.latency_time(), report).await?;
-        stage.stop().await?;
     }
     Ok(())
 }

@@ -60,9 +60,9 @@ async fn measure<C: Caller>(
     time: Duration,
 ) -> Result<Vec<Figure>> {
     let (makers, _) = closed_loop(makers, WARM_UP).await?;
-    let before = Usage::now(stage.processes());
+    let before = Usage::now(&stage.processes());
     let (_, mut calls) = closed_loop(makers, time).await?;
-    let spent = before.spent(stage.processes());
+    let spent = before.spent(&stage.processes());
     let rate = calls.per_second * events_each as f64;
     let mut figures = vec![
         Figure::spread("events/s", rate),
