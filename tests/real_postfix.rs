@@ -207,8 +207,18 @@ async fn a_test_of_the_server_says_which_step_failed_and_why() {
 
     let cases = [
         (json!({"email.smtp_password": "wrong"}), SmtpStep::Login, "535", "password"),
-        (json!({"email.smtp_tls": "implicit"}), SmtpStep::Tls, "", "starttls"),
-        (json!({"email.smtp_ca": ""}), SmtpStep::Tls, "", "certificate"),
+        (
+            json!({"email.smtp_tls": "implicit", "email.smtp_password": postfix.password()}),
+            SmtpStep::Tls,
+            "",
+            "starttls",
+        ),
+        (
+            json!({"email.smtp_ca": "", "email.smtp_password": postfix.password()}),
+            SmtpStep::Tls,
+            "",
+            "certificate",
+        ),
         (json!({"email.from_address": REFUSED_SENDER}), SmtpStep::Sender, "553 5.7.1", "sender"),
     ];
     for (settings, step, reply, word) in cases {
