@@ -202,7 +202,7 @@ fn completion(id: &str, token: i64, state: State) -> Completion<()> {
     Completion {
         id: id.into(),
         token,
-        status: Status { state, attempts: 1, due },
+        status: Status { state, attempts: 1, attempts_before: 0, due },
         tried: true,
         response_status: Some(250),
         response_body: Some("250 Ok".into()),

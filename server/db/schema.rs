@@ -100,6 +100,21 @@ diesel::table! {
         version -> BigInt,
         created_at -> Instant,
         updated_at -> Instant,
+        options -> Text,
+        public_key -> Text,
+        previous_secret_expires_at -> Nullable<Instant>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    webhook_former_secrets (webhook_id, version) {
+        webhook_id -> Text,
+        version -> BigInt,
+        secret -> Binary,
+        expires_at -> Instant,
     }
 }
 
@@ -121,6 +136,7 @@ diesel::table! {
         lease_token -> BigInt,
         created_at -> Instant,
         updated_at -> Instant,
+        attempts_before -> Integer,
     }
 }
 
@@ -410,5 +426,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_templates,
     email_template_versions,
     suppressions,
-    email_activities
+    email_activities,
+    webhook_former_secrets
 );

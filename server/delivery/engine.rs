@@ -83,6 +83,8 @@ pub struct Leased<P> {
     pub lane: Arc<str>,
     /// Attempts made before.
     pub attempts: u32,
+    /// How many of them were made before somebody asked for another try.
+    pub attempts_before: u32,
     /// When it was due.
     pub due: Timestamp,
     /// The lease's token: a result is written only under it.
@@ -309,7 +311,8 @@ pub(super) fn complete<C: Channel>(
     duration: Duration,
 ) {
     let now = shared.clock.now();
-    let status = Status { state: State::Sending, attempts: job.attempts, due: job.due };
+    let Leased { attempts, attempts_before, due, .. } = job;
+    let status = Status { state: State::Sending, attempts, attempts_before, due };
     let policy = shared.channel.policy(&job);
     let mut jitter = [0; 2];
     if matches!(attempt.outcome, Outcome::Retry { .. }) {

@@ -213,6 +213,7 @@ mod tests {
             id: id.into(),
             lane: "a".into(),
             attempts: 0,
+            attempts_before: 0,
             due: crate::clock::Timestamp::default(),
             token: 1,
             payload: (),

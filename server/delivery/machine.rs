@@ -12,6 +12,8 @@ pub struct Status {
     pub state: State,
     /// Attempts made.
     pub attempts: u32,
+    /// How many of them were made before somebody asked for another try: the schedule begins anew after them.
+    pub attempts_before: u32,
     /// When it is due; kept as it was in a final state.
     pub due: Timestamp,
 }
@@ -80,7 +82,7 @@ pub fn next(
     now: Timestamp,
     jitter: f64,
 ) -> Result<Status, Illegal> {
-    let Status { state, attempts, due } = status;
+    let Status { state, attempts, due, .. } = status;
     match input {
         Input::Claimed if state.is_waiting() && due <= now => Ok(Status { state: State::Sending, ..status }),
         Input::Attempted(outcome) if state == State::Sending => {
@@ -88,17 +90,20 @@ pub fn next(
         }
         Input::LeaseLost if state == State::Sending => {
             let state = if attempts == 0 { State::Pending } else { State::Retrying };
-            Ok(Status { state, attempts, due })
+            Ok(Status { state, ..status })
         }
         Input::Cancelled if state.is_waiting() => Ok(Status { state: State::Cancelled, ..status }),
-        Input::Replayed if state.is_final() => Ok(Status { state: State::Pending, attempts, due: now }),
+        Input::Replayed if state.is_final() => {
+            Ok(Status { state: State::Pending, attempts_before: attempts, due: now, ..status })
+        }
         _ => Err(Illegal),
     }
 }
 
 fn attempted(status: Status, outcome: &Outcome, policy: &Policy, now: Timestamp, jitter: f64) -> Status {
     let attempts = status.attempts.saturating_add(1);
-    let ended = |state| Status { state, attempts, due: status.due };
+    let ended = |state| Status { state, attempts, ..status };
+    let retries = attempts.saturating_sub(status.attempts_before.saturating_add(1));
     match outcome {
         Outcome::Succeeded => ended(State::Succeeded),
         Outcome::Refused => ended(State::Failed),
@@ -106,12 +111,12 @@ fn attempted(status: Status, outcome: &Outcome, policy: &Policy, now: Timestamp,
         // Nothing was tried, so that nothing is counted.
         Outcome::Withdrawn => Status { state: State::Cancelled, ..status },
         Outcome::Held { until } => Status { state: State::Held, due: (*until).max(now), ..status },
-        Outcome::Retry { after } => match policy.schedule.get(attempts as usize - 1) {
+        Outcome::Retry { after } => match policy.schedule.get(retries as usize) {
             None => ended(State::Failed),
             Some(wait) => {
                 let wait = wait.mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0);
                 let asked = after.map_or(Duration::ZERO, |after| after.min(policy.longest_wait));
-                Status { state: State::Retrying, attempts, due: now + wait.max(asked) }
+                Status { state: State::Retrying, attempts, due: now + wait.max(asked), ..status }
             }
         },
     }
@@ -129,7 +134,7 @@ mod tests {
     }
 
     fn sending(attempts: u32) -> Status {
-        Status { state: State::Sending, attempts, due: Timestamp::from_micros(0) }
+        Status { state: State::Sending, attempts, attempts_before: 0, due: Timestamp::from_micros(0) }
     }
 
     const NOW: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -149,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tried_once_more_has_all_its_retries_again() {
+        let retry = Input::Attempted(Outcome::Retry { after: None });
+        let failed = Status { state: State::Failed, ..sending(4) };
+        let mut status = next(failed, &Input::Replayed, &policy(), NOW, 0.0).unwrap();
+        for minutes in [1, 5, 15] {
+            status = next(status, &Input::Claimed, &policy(), status.due, 0.0).unwrap();
+            status = next(status, &retry, &policy(), NOW, 0.0).unwrap();
+            assert_eq!(status.due, NOW + Duration::from_secs(60 * minutes));
+        }
+        status = next(status, &Input::Claimed, &policy(), status.due, 0.0).unwrap();
+        status = next(status, &retry, &policy(), NOW, 0.0).unwrap();
+        assert_eq!((status.state, status.attempts), (State::Failed, 8));
+    }
+
+    #[test]
     fn a_destination_may_ask_for_more_time_but_not_for_less_and_not_for_ever() {
         let due = |after| {
             let input = Input::Attempted(Outcome::Retry { after: Some(Duration::from_secs(after)) });
@@ -161,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_delivery_can_not_be_claimed_before_its_time() {
-        let early = Status { state: State::Retrying, attempts: 1, due: NOW + Duration::from_secs(1) };
+        let due = NOW + Duration::from_secs(1);
+        let early = Status { state: State::Retrying, attempts: 1, attempts_before: 0, due };
         assert_eq!(next(early, &Input::Claimed, &policy(), NOW, 0.0), Err(Illegal));
     }
 
@@ -189,7 +210,7 @@ mod tests {
     proptest! {
         #[test]
         fn only_a_replay_leaves_a_final_state(state in any_state(), input in any_input(), attempts in 0..20u32) {
-            let status = Status { state, attempts, due: Timestamp::from_micros(0) };
+            let status = Status { state, attempts, attempts_before: 0, due: Timestamp::from_micros(0) };
             let result = next(status, &input, &policy(), NOW, 0.5);
             if state.is_final() {
                 prop_assert_eq!(result.is_ok(), input == Input::Replayed);
@@ -200,7 +221,7 @@ mod tests {
         fn attempts_never_fall_and_a_retry_is_always_later(
             state in any_state(), input in any_input(), attempts in 0..20u32, jitter in 0.0..1.0f64
         ) {
-            let status = Status { state, attempts, due: NOW };
+            let status = Status { state, attempts, attempts_before: 0, due: NOW };
             if let Ok(after) = next(status, &input, &policy(), NOW, jitter) {
                 prop_assert!(after.attempts >= attempts);
                 if after.state == State::Retrying && input != Input::LeaseLost {
@@ -212,7 +233,7 @@ mod tests {
 
         #[test]
         fn every_delivery_ends_whatever_happens_to_it(outcomes in prop::collection::vec(any_input(), 0..60)) {
-            let mut status = Status { state: State::Pending, attempts: 0, due: NOW };
+            let mut status = Status { state: State::Pending, attempts: 0, attempts_before: 0, due: NOW };
             for input in outcomes.iter().filter(|input| **input != Input::Replayed) {
                 if let Ok(after) = next(status, input, &policy(), status.due, 0.0) {
                     status = after;

@@ -158,9 +158,10 @@ async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<b
             lost.push(row.id);
             continue;
         };
-        let attempts = u32::try_from(row.attempts).unwrap_or(0);
+        let count = |count| u32::try_from(count).unwrap_or(0);
+        let (attempts, attempts_before) = (count(row.attempts), count(row.attempts_before));
         let (lane, due, token) = (Arc::clone(lane), row.next_attempt_at, row.lease_token);
-        submit(shared, slot, Leased { id: row.id, lane, attempts, due, token, payload });
+        submit(shared, slot, Leased { id: row.id, lane, attempts, attempts_before, due, token, payload });
     }
     if !lost.is_empty() {
         tracing::warn!(

@@ -32,6 +32,9 @@ pub struct Claimed {
     /// Attempts made before.
     #[diesel(sql_type = Integer)]
     pub attempts: i32,
+    /// How many of them were made before somebody asked for another try.
+    #[diesel(sql_type = Integer)]
+    pub attempts_before: i32,
     /// When it was due.
     #[diesel(sql_type = Instant)]
     pub next_attempt_at: Timestamp,
@@ -82,7 +85,7 @@ pub async fn claim(
             "UPDATE {name} SET status = 'sending', lease_owner = {b1}, lease_token = lease_token + 1, updated_at = {b2}
              WHERE id IN (SELECT id FROM {name} WHERE {WAITING} AND {column} = {b3} AND next_attempt_at <= {b4}
                           ORDER BY next_attempt_at, id LIMIT {b5} {skip})
-             RETURNING id, lease_token, attempts, next_attempt_at"
+             RETURNING id, lease_token, attempts, attempts_before, next_attempt_at"
         )
     };
     macro_rules! run {

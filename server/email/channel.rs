@@ -125,14 +125,7 @@ impl Channel for EmailChannel {
     }
 
     fn policy(&self, job: &Leased<Arc<Mail>>) -> Arc<Policy> {
-        let policy = &self.policies[job.payload.priority as usize];
-        if job.payload.attempts_before == 0 {
-            return Arc::clone(policy);
-        }
-        // The schedule begins anew after the attempts that were made before somebody asked for another try.
-        let mut schedule = vec![policy.schedule[0]; job.payload.attempts_before as usize];
-        schedule.extend(&policy.schedule);
-        Arc::new(Policy { schedule, longest_wait: policy.longest_wait })
+        Arc::clone(&self.policies[job.payload.priority as usize])
     }
 
     async fn attempt(&self, job: &Leased<Arc<Mail>>) -> Attempt {

@@ -89,8 +89,6 @@ pub struct Mail {
     pub options: Options,
     pub expires_at: Option<Timestamp>,
     pub attachments: Vec<Attachment>,
-    /// Attempts that were made before somebody asked for another try.
-    pub attempts_before: u32,
     /// Recipients that are done.
     pub settled: Vec<Settled>,
     /// Why it must wait, found when it was taken in hand.

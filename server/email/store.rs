@@ -41,7 +41,6 @@ pub(super) struct MailRow {
     destination: String,
     options: String,
     expires_at: Option<Timestamp>,
-    attempts_before: i32,
 }
 
 impl From<MailRow> for Mail {
@@ -61,7 +60,6 @@ impl From<MailRow> for Mail {
             priority: Priority::of_lane(&row.destination),
             options: serde_json::from_str(&row.options).unwrap_or_default(),
             expires_at: row.expires_at,
-            attempts_before: u32::try_from(row.attempts_before).unwrap_or(0),
             ..Self::default()
         }
     }

@@ -194,7 +194,18 @@ impl Intake {
                 row.lease_owner = Some(self.engine.owner());
                 let payload = slim(&row.mail);
                 let (id, lane) = (payload.id.clone(), Arc::clone(&lanes[priority]));
-                jobs.push((slot, Leased { id, lane, attempts: 0, due: now, token: FIRST_TOKEN, payload }));
+                jobs.push((
+                    slot,
+                    Leased {
+                        id,
+                        lane,
+                        attempts: 0,
+                        attempts_before: 0,
+                        due: now,
+                        token: FIRST_TOKEN,
+                        payload,
+                    },
+                ));
             }
         }
         jobs
