@@ -38,7 +38,7 @@ async fn list(server: &Server, request: ListWebhookDeliveriesRequest) -> ListWeb
 }
 
 /// All deliveries to an endpoint, at most 500.
-async fn all_to(server: &Server, webhook_id: &str) -> Vec<WebhookDelivery> {
+pub async fn all_to(server: &Server, webhook_id: &str) -> Vec<WebhookDelivery> {
     let request =
         ListWebhookDeliveriesRequest { webhook_id: webhook_id.into(), page_size: 500, ..Default::default() };
     list(server, request).await.deliveries
@@ -59,14 +59,19 @@ async fn until_all_succeeded(server: &Server, webhook_id: &str, number: usize) {
     .await;
 }
 
-async fn details(server: &Server, delivery_id: &str) -> GetWebhookDeliveryResponse {
+pub async fn details(server: &Server, delivery_id: &str) -> GetWebhookDeliveryResponse {
     let request = GetWebhookDeliveryRequest { delivery_id: delivery_id.into() };
     let answer = server.client.webhooks().get_webhook_delivery(request).await;
     answer.unwrap().into_inner()
 }
 
 /// Waits until the one delivery to an endpoint stands there after so many attempts.
-async fn until(server: &Server, webhook_id: &str, state: DeliveryState, attempts: i32) -> WebhookDelivery {
+pub async fn until(
+    server: &Server,
+    webhook_id: &str,
+    state: DeliveryState,
+    attempts: i32,
+) -> WebhookDelivery {
     eventually(&format!("the delivery is {state:?} after {attempts} attempts"), async || {
         let all = all_to(server, webhook_id).await;
         assert!(all.len() <= 1, "one event makes one delivery: {all:?}");
@@ -80,13 +85,13 @@ fn micros(time: &Timestamp) -> i64 {
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
 }
 
-fn now(server: &Server) -> Timestamp {
+pub fn now(server: &Server) -> Timestamp {
     let now = server.clock.now();
     Timestamp { seconds: now.seconds(), nanos: now.nanos_of_second() }
 }
 
 /// How long from now until the next attempt.
-fn wait_of(server: &Server, delivery: &WebhookDelivery) -> Duration {
+pub fn wait_of(server: &Server, delivery: &WebhookDelivery) -> Duration {
     let due = delivery.next_attempt_time.as_ref().expect("a delivery that waits has a time");
     let wait = micros(due) - server.clock.now().micros();
     Duration::from_micros(u64::try_from(wait).expect("the next attempt lies ahead"))

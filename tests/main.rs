@@ -27,4 +27,6 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod webhook_requests;
+mod webhook_secrets;
 mod webhooks;

@@ -19,7 +19,7 @@ const PAYLOADS: [&str; 8] = [
 
 /// One question to the verifiers.
 #[derive(Clone)]
-struct Case {
+pub struct Case {
     body: Vec<u8>,
     headers: Vec<(String, String)>,
     secret: String,
@@ -27,7 +27,7 @@ struct Case {
 
 impl Case {
     /// A request as it arrived, with all its headers.
-    fn of(request: &Received, secret: &str) -> Self {
+    pub fn of(request: &Received, secret: &str) -> Self {
         let header = |name: &http::HeaderName| {
             (name.to_string(), request.header(name.as_str()).expect("headers are text").to_owned())
         };
@@ -44,7 +44,7 @@ impl Case {
         self
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let headers: serde_json::Map<_, _> =
             self.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let body = str::from_utf8(&self.body).expect("the body is UTF-8");
@@ -53,7 +53,7 @@ impl Case {
 }
 
 /// What the verifiers say: one answer for each case.
-async fn ask(program: &str, script: &str, cases: &[Case]) -> Vec<Value> {
+pub async fn ask(program: &str, script: &str, cases: &[Case]) -> Vec<Value> {
     let lines: String = cases.iter().map(|case| format!("{}\n", case.json())).collect();
     let script = tools::tool(script);
     let output = tools::run(tools::tool(program), [&script], lines.as_bytes()).await;
@@ -64,7 +64,7 @@ async fn ask(program: &str, script: &str, cases: &[Case]) -> Vec<Value> {
 }
 
 /// Asserts what each verifier says of each case: the plain signature, and the standard one in both languages.
-async fn assert_verdicts(cases: &[Case], plain: bool, standard: bool) {
+pub async fn assert_verdicts(cases: &[Case], plain: bool, standard: bool) {
     let python = ask("python", "verify.py", cases).await;
     let node = ask("node", "verify.mjs", cases).await;
     for ((case, python), node) in cases.iter().zip(python).zip(node) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::mail;
+use super::{mail, webhooks};
 use crate::clock::SharedClock;
 use crate::db::{Db, revision};
 use crate::delivery::{Engine, Node};
@@ -19,7 +19,7 @@ use crate::event::registry::Registry;
 use crate::event::request;
 use crate::settings::SettingsService;
 use crate::telemetry::Metrics;
-use crate::webhook::WebhookChannel;
+use crate::webhook::{Defaults, WebhookChannel, rotation};
 
 /// How often a node looks whether another one changed something.
 const POLL: Duration = Duration::from_secs(1);
@@ -32,8 +32,10 @@ pub(super) fn settings(
     transport: Arc<SmtpTransport>,
     emails: Engine<EmailChannel>,
     registry: Arc<Registry>,
+    retries: Arc<Defaults>,
 ) {
     settings.check_with(mail::check);
+    settings.check_with(webhooks::check);
     settings.follow(move |values| {
         let config = mail::config(values);
         transport.reconfigure(&config.providers);
@@ -48,6 +50,7 @@ pub(super) fn settings(
             });
         }
         registry.set_strict(values.boolean("events.strict_types"));
+        retries.set(&webhooks::retry_policy(values));
     });
 }
 
@@ -92,6 +95,9 @@ pub(super) async fn housekeeping(db: Db, clock: SharedClock, stop: CancellationT
         }
         if let Err(error) = suppression::forget_expired(&db, clock.now()).await {
             tracing::warn!(%error, "suppressions that have ended could not be forgotten");
+        }
+        if let Err(error) = rotation::forget_ended(&db, clock.now()).await {
+            tracing::warn!(%error, "webhook secrets that have ended could not be forgotten");
         }
     }
 }

@@ -3,6 +3,7 @@
 mod files;
 mod follow;
 mod mail;
+mod webhooks;
 mod wire;
 
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use tonic::service::Routes;
 
-use super::{Machine, Stops, files, follow, mail};
+use super::{Machine, Stops, files, follow, mail, webhooks};
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -41,7 +41,10 @@ use crate::rpc::methods::Methods;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
-use crate::webhook::{self, Directory, Guard, Rules, WebhookChannel, WebhookFanout, WebhookService};
+use crate::webhook::keys::{self, PublishedKeys};
+use crate::webhook::{
+    self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
+};
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
 pub(super) const ATTEMPT_DRAIN: Duration = Duration::from_secs(33);
@@ -108,6 +111,8 @@ pub struct Wired {
     enqueues: Lane<EnqueueWrite>,
     activities: Lane<ActivityWrite>,
     rules: Rules,
+    retries: Arc<Defaults>,
+    sender: Arc<Sender>,
 }
 
 impl Wired {
@@ -140,8 +145,10 @@ impl Wired {
 
         let rules = Rules { guard: Guard::new(config.allow_network.clone()), https_only: config.production };
         let directory = Directory::new(keyring.sealer.clone());
-        let webhooks = WebhookChannel::new(Arc::clone(&directory), rules.guard.clone(), clock.clone())?;
-        let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(webhooks), config.webhooks);
+        let retries = Defaults::new(&webhooks::retry_policy(&settings.values()));
+        let sender = Sender::new(rules.guard.clone(), Arc::clone(&retries), clock.clone())?;
+        let channel = WebhookChannel { directory: Arc::clone(&directory), sender: Arc::clone(&sender) };
+        let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(channel), config.webhooks);
         let webhook_fanout = WebhookFanout {
             directory: Arc::clone(&directory),
             engine: webhook_engine.clone(),
@@ -208,6 +215,8 @@ impl Wired {
             enqueues,
             activities,
             rules,
+            retries,
+            sender,
             ground,
         };
         wired.follow(stops);
@@ -221,7 +230,8 @@ impl Wired {
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
         let (config, transport) = (Arc::clone(&self.config), Arc::clone(&self.transport));
         let emails = self.email_engine.clone();
-        follow::settings(&self.settings, config, transport, emails, Arc::clone(&self.registry));
+        let (registry, retries) = (Arc::clone(&self.registry), Arc::clone(&self.retries));
+        follow::settings(&self.settings, config, transport, emails, registry, retries);
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         let gauges = follow::Gauges {
@@ -259,7 +269,7 @@ impl Wired {
             clock: clock(),
         });
         let registry =
-            RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
+            || RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
         let routes = RouteService {
             db: db.clone(),
             email: Arc::clone(&self.email_fanout) as _,
@@ -278,6 +288,9 @@ impl Wired {
             sealer: keyring.sealer.clone(),
             random: machine.random.clone(),
             rules: self.rules.clone(),
+            engine: self.webhook_engine.clone(),
+            sender: Arc::clone(&self.sender),
+            event_types: registry(),
             ids: Arc::clone(ids),
             clock: clock(),
         };
@@ -328,7 +341,7 @@ impl Wired {
                 contract::$package::v1::$module::$server::new($service).max_decoding_message_size($limit)
             };
         }
-        let event_rpc = EventRpc { events: Arc::clone(&events), registry };
+        let event_rpc = EventRpc { events: Arc::clone(&events), registry: registry() };
         let services = Routes::new(service!(event, event_service_server, EventServiceServer, event_rpc))
             .add_service(service!(
                 event,
@@ -388,7 +401,9 @@ impl Wired {
             allowed_origins: config.allow_origin.clone(),
             reflection: config.reflection,
         };
-        rpc::router(services, &shared, self.health.clone(), links::http::routes(recipients)).await
+        let published = PublishedKeys { directory: Arc::clone(&self.directory), clock: clock() };
+        let pages = links::http::routes(recipients).merge(keys::routes(published));
+        rpc::router(services, &shared, self.health.clone(), pages).await
     }
 
     /// Gives back what was in hand; the last step of a drain.

@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 19] = [
+const PLAIN: [Definition; 21] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -320,5 +320,19 @@ const PLAIN: [Definition; 19] = [
         default: "\"support@example.com\"",
         description: "Where a recipient can ask for help.",
         environment: &["SUPPORT_EMAIL"],
+    },
+    Definition {
+        key: "webhook.retry_client_errors",
+        kind: Type::Boolean,
+        default: "false",
+        description: "Makes a request again that was answered with 400 to 499, for endpoints without retries of their own.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.retry_schedule",
+        kind: Type::Text,
+        default: "\"1m, 5m, 15m\"",
+        description: "The waits before a failed request is made again, for endpoints without retries of their own: numbers with s, m, h or d.",
+        environment: &[],
     },
 ];

@@ -6,21 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 
 use super::client::{Answer, Client, Failure};
 use super::directory::{Directory, Endpoint};
 use super::guard::Guard;
+use super::policy::{Defaults, Ready};
 use super::store;
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, revision};
 use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
 use crate::error::Result;
 use crate::event::Fact;
-
-const TIMEOUT: Duration = Duration::from_secs(30);
-const MINUTE: Duration = Duration::from_secs(60);
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 const DELIVERY: HeaderName = HeaderName::from_static("x-webhook-delivery");
@@ -30,25 +28,25 @@ const STANDARD_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signatur
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Switchboard/", env!("CARGO_PKG_VERSION")));
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The webhook channel of the delivery engine.
-pub struct WebhookChannel {
-    directory: Arc<Directory>,
+/// Makes requests to endpoints.
+pub struct Sender {
     client: Client,
     guard: Guard,
     clock: SharedClock,
-    policy: Arc<Policy>,
+    defaults: Arc<Defaults>,
 }
 
-impl WebhookChannel {
-    /// A channel that connects where `guard` permits.
-    pub fn new(directory: Arc<Directory>, guard: Guard, clock: SharedClock) -> Result<Self> {
-        let client = Client::new(guard.clone())?;
-        let schedule = vec![MINUTE, 5 * MINUTE, 15 * MINUTE];
-        let policy = Arc::new(Policy { schedule, longest_wait: 60 * MINUTE });
-        Ok(Self { directory, client, guard, clock, policy })
+impl Sender {
+    /// A sender that connects where `guard` permits.
+    ///
+    /// # Errors
+    /// When the system's root certificates can not be read.
+    pub fn new(guard: Guard, defaults: Arc<Defaults>, clock: SharedClock) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { client: Client::new(guard.clone())?, guard, clock, defaults }))
     }
 
-    async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
+    /// Makes one request, and says what came of it.
+    pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
         if let Some(address) = endpoint.literal
             && !self.guard.permits(address)
         {
@@ -58,16 +56,28 @@ impl WebhookChannel {
             );
         }
         let request = request(endpoint, delivery, fact, self.clock.now());
-        match self.client.send(request, TIMEOUT).await {
-            Ok(answer) => judge(&answer, self.clock.now()),
+        match self.client.send(request, endpoint.timeout).await {
+            Ok(answer) => judge(&answer, &self.policy(endpoint), self.clock.now()),
             Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
             Err(Failure::Timeout) => {
-                let error = format!("no complete answer within {} seconds", TIMEOUT.as_secs());
+                let error = format!("no complete answer within {} seconds", endpoint.timeout.as_secs_f64());
                 failed(Outcome::Retry { after: None }, error)
             }
             Err(Failure::Network(error)) => failed(Outcome::Retry { after: None }, error),
         }
     }
+
+    fn policy(&self, endpoint: &Endpoint) -> Ready {
+        endpoint.policy.clone().unwrap_or_else(|| Ready::clone(&self.defaults.get()))
+    }
+}
+
+/// The webhook channel of the delivery engine.
+pub struct WebhookChannel {
+    /// The endpoints.
+    pub directory: Arc<Directory>,
+    /// Makes the requests.
+    pub sender: Arc<Sender>,
 }
 
 impl Channel for WebhookChannel {
@@ -77,13 +87,16 @@ impl Channel for WebhookChannel {
         Table::WebhookDeliveries
     }
 
-    fn policy(&self, _job: &Leased<Arc<Fact>>) -> Arc<Policy> {
-        Arc::clone(&self.policy)
+    fn policy(&self, job: &Leased<Arc<Fact>>) -> Arc<Policy> {
+        match self.directory.find(&job.lane) {
+            Some(endpoint) => self.sender.policy(&endpoint).policy,
+            None => Arc::clone(&self.sender.defaults.get().policy),
+        }
     }
 
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
-            Some(endpoint) if endpoint.active => self.send(&endpoint, &job.id, &job.payload).await,
+            Some(endpoint) if endpoint.active => self.sender.send(&endpoint, &job.id, &job.payload).await,
             Some(_) => failed(Outcome::Withdrawn, "the endpoint is not active".into()),
             // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
             None => failed(Outcome::Retry { after: None }, "the endpoint can not be used".into()),
@@ -125,16 +138,17 @@ fn request(endpoint: &Endpoint, delivery: &str, fact: &Fact, now: Timestamp) -> 
     let body = body(&endpoint.id, fact);
     let value =
         |text: &str| HeaderValue::from_str(text).expect("ids, numbers and signatures are visible characters");
-    let seconds = now.seconds();
     let mut headers = HeaderMap::with_capacity(8 + endpoint.headers.len());
     headers.extend(endpoint.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
     headers.insert(header::CONTENT_TYPE, JSON);
     headers.insert(header::USER_AGENT, USER_AGENT);
-    headers.insert(SIGNATURE, value(&endpoint.signer.plain(&body)));
+    if let Some(signature) = endpoint.signer.plain(&body, now) {
+        headers.insert(SIGNATURE, value(&signature));
+    }
     headers.insert(DELIVERY, value(delivery));
     headers.insert(STANDARD_ID, value(&fact.id));
-    headers.insert(STANDARD_TIMESTAMP, HeaderValue::from(seconds));
-    headers.insert(STANDARD_SIGNATURE, value(&endpoint.signer.standard(&fact.id, seconds, &body)));
+    headers.insert(STANDARD_TIMESTAMP, HeaderValue::from(now.seconds()));
+    headers.insert(STANDARD_SIGNATURE, value(&endpoint.signer.standard(&fact.id, &body, now)));
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = endpoint.uri.clone();
@@ -142,15 +156,13 @@ fn request(endpoint: &Endpoint, delivery: &str, fact: &Fact, now: Timestamp) -> 
     request
 }
 
-/// What an answer means: 2xx is success; 408, 425, 429 and 5xx may pass; everything else, redirects too, is final.
-fn judge(answer: &Answer, now: Timestamp) -> Attempt {
+/// What an answer means: 2xx is success; what the policy says is tried again may pass; everything else, redirects too, is
+/// final.
+fn judge(answer: &Answer, policy: &Ready, now: Timestamp) -> Attempt {
     let status = answer.status;
     let outcome = match status {
         _ if status.is_success() => Outcome::Succeeded,
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
-            Outcome::Retry { after: retry_after(&answer.headers, now) }
-        }
-        _ if status.is_server_error() => Outcome::Retry { after: retry_after(&answer.headers, now) },
+        _ if policy.retries(status) => Outcome::Retry { after: retry_after(&answer.headers, now) },
         _ => Outcome::Refused,
     };
     let error = match &outcome {
@@ -177,7 +189,14 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
+    use super::super::policy::RetryPolicy;
     use super::*;
+
+    fn policy() -> Ready {
+        Ready::from(&RetryPolicy::default())
+    }
 
     fn answer(status: u16, headers: &[(HeaderName, &'static str)]) -> Answer {
         let headers =
@@ -188,7 +207,7 @@ mod tests {
     #[test]
     fn answers_are_judged_by_their_status() {
         let now = Timestamp::from_micros(0);
-        let outcome = |status| judge(&answer(status, &[]), now).outcome;
+        let outcome = |status| judge(&answer(status, &[]), &policy(), now).outcome;
         for status in [200, 201, 202, 204, 299] {
             assert_eq!(outcome(status), Outcome::Succeeded, "{status}");
         }
@@ -198,7 +217,7 @@ mod tests {
         for status in [301, 302, 307, 400, 401, 403, 404, 410, 422] {
             assert_eq!(outcome(status), Outcome::Refused, "{status}");
         }
-        assert_eq!(judge(&answer(200, &[]), now).response_body.as_deref(), Some("a\u{fffd}b"));
+        assert_eq!(judge(&answer(200, &[]), &policy(), now).response_body.as_deref(), Some("a\u{fffd}b"));
     }
 
     #[test]

@@ -5,12 +5,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
 use url::Url;
 
 use super::model::{Webhook, literal_address};
+use super::policy::{Ready, TIMEOUT};
+use super::rotation::{self, FormerSecret, former_place};
+use super::secret::Key;
 use super::signature::Signer;
 use super::store;
 use crate::db::{Conn, revision};
@@ -35,6 +39,10 @@ pub struct Endpoint {
     pub headers: HeaderMap,
     /// Signs its requests.
     pub signer: Signer,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// When a failed request is made again, if it has a policy of its own.
+    pub policy: Option<Ready>,
     patterns: Vec<Pattern>,
 }
 
@@ -97,8 +105,14 @@ impl Directory {
         // The revision first: endpoints that change in between are read again, and never missed.
         let revision = revision::current(conn, revision::SUBSCRIPTIONS).await?;
         let rows = store::all(conn).await?;
-        let by_age: Vec<_> =
-            rows.into_iter().filter_map(|(webhook, sealed)| self.ready(&webhook, &sealed)).collect();
+        let mut former = rotation::store::all(conn).await?;
+        let by_age: Vec<_> = rows
+            .into_iter()
+            .filter_map(|(webhook, sealed)| {
+                let former = former.remove(&webhook.id).unwrap_or_default();
+                self.ready(&webhook, &sealed, &former)
+            })
+            .collect();
         let by_id = by_age.iter().map(|endpoint| (Arc::clone(&endpoint.id), Arc::clone(endpoint))).collect();
         let read = Arc::new(Endpoints { revision, by_id, by_age, wanted: Mutex::default() });
         // Two refreshes may overlap; the older one must not win.
@@ -108,9 +122,16 @@ impl Directory {
     }
 
     /// An endpoint that can not be made ready is left out, and the log says why: the others must go on.
-    fn ready(&self, webhook: &Webhook, sealed: &[u8]) -> Option<Arc<Endpoint>> {
-        let place = secret_place(&webhook.id);
-        let signer = self.sealer.open_text(place, sealed).ok().and_then(|secret| Signer::new(&secret));
+    fn ready(&self, webhook: &Webhook, sealed: &[u8], former: &[FormerSecret]) -> Option<Arc<Endpoint>> {
+        let key = |place: Place<'_>, sealed: &[u8]| {
+            self.sealer.open_text(place, sealed).ok().and_then(|secret| Key::read(&secret).ok())
+        };
+        let newest = key(secret_place(&webhook.id), sealed);
+        let former = former.iter().filter_map(|former| {
+            let place = former_place(&webhook.id, former.version);
+            Some((key(place.as_place(), &former.sealed)?, former.expires_at))
+        });
+        let signer = newest.map(|newest| Signer::new(newest, former.collect()));
         let url = Url::parse(&webhook.url).ok();
         let (Some(signer), Some(url), Ok(uri)) = (signer, url, webhook.url.parse()) else {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
@@ -123,6 +144,8 @@ impl Directory {
             literal: literal_address(&url),
             headers: webhook.header_map(),
             signer,
+            timeout: webhook.options.timeout.unwrap_or(TIMEOUT),
+            policy: webhook.options.retry_policy.as_ref().map(Ready::from),
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))
     }

@@ -62,7 +62,15 @@ impl Fanout for WebhookFanout {
                     let (lane, payload) = (Arc::clone(&endpoint.id), Arc::clone(fact));
                     jobs.push((
                         slot,
-                        Leased { id, lane, attempts: 0, due: now, token: FIRST_TOKEN, payload },
+                        Leased {
+                            id,
+                            lane,
+                            attempts: 0,
+                            attempts_before: 0,
+                            due: now,
+                            token: FIRST_TOKEN,
+                            payload,
+                        },
                     ));
                 }
             }

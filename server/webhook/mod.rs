@@ -4,7 +4,10 @@
 //! * An **endpoint** ([`model`]) has a URL, the events that it wants and a secret.
 //! * The **directory** ([`directory`]) is every endpoint in memory, ready to use.
 //! * The **fan-out** ([`fanout`]) makes a delivery of each event for each endpoint that wants it, inside the publish.
-//! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer.
+//! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
+//!   [`policy`] says whether and when there is another.
+//! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
+//! * A [`replay`] sends once more what has ended, and tests an endpoint.
 //! * The **guard** ([`guard`]) refuses addresses that the server must not be led to, where they are connected to.
 
 pub mod channel;
@@ -12,14 +15,20 @@ mod client;
 pub mod directory;
 pub mod fanout;
 pub mod guard;
+pub mod keys;
 pub mod model;
+pub mod policy;
+mod replay;
+pub mod rotation;
 pub mod rpc;
+pub mod secret;
 mod service;
 pub mod signature;
 mod store;
 
-pub use channel::WebhookChannel;
+pub use channel::{Sender, WebhookChannel};
 pub use directory::Directory;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
-pub use service::{DeliveryFilter, Rules, WebhookChange, WebhookService};
+pub use policy::{Defaults, RetryPolicy};
+pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

@@ -7,6 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::{Host, Url};
 
 use super::guard::Guard;
+use super::policy::Options;
+use super::secret::Signing;
 use crate::clock::Timestamp;
 use crate::error::Violations;
 use crate::event::pattern::parse_all;
@@ -29,6 +31,11 @@ pub struct Webhook {
     pub description: String,
     pub active: bool,
     pub headers: BTreeMap<String, String>,
+    pub options: Options,
+    /// Empty for HMAC.
+    pub public_key: String,
+    /// Until when an earlier secret signs as well.
+    pub previous_secret_expires_at: Option<Timestamp>,
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -72,6 +79,12 @@ impl Webhook {
         for (name, value) in &self.headers {
             violations.check(&format!("webhook.headers[{name}]"), check_header(name, value));
         }
+        self.options.check(violations);
+    }
+
+    /// How its requests are signed.
+    pub fn signing(&self) -> Signing {
+        if self.public_key.is_empty() { Signing::Hmac } else { Signing::Ed25519 }
     }
 
     /// The headers for a request.

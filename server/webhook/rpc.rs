@@ -1,24 +1,31 @@
 //! The wire: WebhookService.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
 use super::model::Webhook;
-use super::service::{DeliveryFilter, WebhookChange, WebhookService};
+use super::policy::RetryPolicy;
+use super::replay::Tested;
+use super::rotation::Rotation;
+use super::secret::Signing;
+use super::service::{DeliveryFilter, NewSecret, RetryFilter, WebhookChange, WebhookService};
 use super::store::Delivery;
 use crate::delivery::store::AttemptRow;
 use crate::delivery::{State, Table};
 use crate::error::Error;
 use crate::pb::switchboard::webhook::v1 as pb;
-use crate::rpc::convert::{duration, from_timestamp, next_attempt, state, states, timestamp};
+use crate::rpc::convert::{duration, from_duration, from_timestamp, next_attempt, state, states, timestamp};
 use crate::rpc::mask::{self, Mask};
 use crate::rpc::page::Page;
+use crate::secret::SecretText;
 
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 6] = ["name", "url", "event_types", "description", "active", "headers"];
+const CHANGEABLE: [&str; 8] =
+    ["name", "url", "event_types", "description", "active", "headers", "timeout", "retry_policy"];
 
 #[tonic::async_trait]
 impl pb::webhook_service_server::WebhookService for Rpc {
@@ -26,8 +33,9 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         &self,
         request: Request<pb::CreateWebhookRequest>,
     ) -> Result<Response<pb::CreateWebhookResponse>, Status> {
-        let pb::CreateWebhookRequest { webhook, inactive, validate_only } = request.into_inner();
+        let pb::CreateWebhookRequest { webhook, inactive, validate_only, secret } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
+        let signing = signing(webhook.signing()).unwrap_or(Signing::Hmac);
         let change = WebhookChange {
             name: Some(webhook.name),
             url: Some(webhook.url),
@@ -35,11 +43,14 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             description: Some(webhook.description),
             active: Some(!inactive),
             headers: Some(webhook.headers.into_iter().collect()),
+            timeout: Some(webhook.timeout.map(length)),
+            retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
             version: None,
         };
-        let (webhook, secret) = self.0.create(change, validate_only).await?;
-        let secret = secret.reveal().to_owned();
-        Ok(Response::new(pb::CreateWebhookResponse { webhook: Some(webhook.into()), secret }))
+        let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
+        let (webhook, secret) = self.0.create(change, new).await?;
+        let secret = shown(&webhook, &secret);
+        Ok(Response::new(pb::CreateWebhookResponse { webhook: Some(self.wire(webhook)), secret }))
     }
 
     async fn get_webhook(
@@ -47,7 +58,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         request: Request<pb::GetWebhookRequest>,
     ) -> Result<Response<pb::GetWebhookResponse>, Status> {
         let webhook = self.0.get(&request.get_ref().webhook_id).await?;
-        Ok(Response::new(pb::GetWebhookResponse { webhook: Some(webhook.into()) }))
+        Ok(Response::new(pb::GetWebhookResponse { webhook: Some(self.wire(webhook)) }))
     }
 
     async fn list_webhooks(
@@ -59,7 +70,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let after = page.after.as_deref().unwrap_or_default();
         let mut webhooks = self.0.list(after, active, &event_type, page.limit()).await?;
         let next_page_token = page.cut(&mut webhooks, |webhook| webhook.id.clone());
-        let webhooks = webhooks.into_iter().map(pb::Webhook::from).collect();
+        let webhooks = webhooks.into_iter().map(|webhook| self.wire(webhook)).collect();
         Ok(Response::new(pb::ListWebhooksResponse { webhooks, next_page_token }))
     }
 
@@ -77,10 +88,12 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             description: mask.take("description", webhook.description),
             active: mask.take("active", webhook.active),
             headers: mask.take("headers", webhook.headers.into_iter().collect()),
+            timeout: mask.take("timeout", webhook.timeout.map(length)),
+            retry_policy: mask.take("retry_policy", webhook.retry_policy.map(RetryPolicy::from)),
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;
-        Ok(Response::new(pb::UpdateWebhookResponse { webhook: Some(webhook.into()) }))
+        Ok(Response::new(pb::UpdateWebhookResponse { webhook: Some(self.wire(webhook)) }))
     }
 
     async fn delete_webhook(
@@ -104,6 +117,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             &[
                 &request.webhook_id,
                 &request.event_id,
+                &request.event_type,
                 &request.states,
                 &request.created_after,
                 &request.created_before,
@@ -113,6 +127,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             states: states(request.states()),
             webhook_id: request.webhook_id,
             event_id: request.event_id,
+            event_type: request.event_type,
             created_after: request.created_after.map(from_timestamp),
             created_before: request.created_before.map(from_timestamp),
             before: page.after.clone(),
@@ -131,11 +146,120 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let attempts = attempts.into_iter().map(pb::WebhookAttempt::from).collect();
         Ok(Response::new(pb::GetWebhookDeliveryResponse { delivery: Some(delivery.into()), attempts }))
     }
+
+    async fn rotate_webhook_secret(
+        &self,
+        request: Request<pb::RotateWebhookSecretRequest>,
+    ) -> Result<Response<pb::RotateWebhookSecretResponse>, Status> {
+        let request = request.into_inner();
+        let rotation = Rotation {
+            signing: signing(request.signing()),
+            webhook_id: request.webhook_id,
+            secret: SecretText::new(request.secret),
+            overlap: request.overlap.map_or(Duration::ZERO, length),
+        };
+        let (webhook, secret) = self.0.rotate(rotation).await?;
+        let secret = shown(&webhook, &secret);
+        Ok(Response::new(pb::RotateWebhookSecretResponse { webhook: Some(self.wire(webhook)), secret }))
+    }
+
+    async fn test_webhook(
+        &self,
+        request: Request<pb::TestWebhookRequest>,
+    ) -> Result<Response<pb::TestWebhookResponse>, Status> {
+        let pb::TestWebhookRequest { webhook_id, event_type } = request.into_inner();
+        let tested = self.0.test(&webhook_id, &event_type).await?;
+        let succeeded = tested.succeeded();
+        Ok(Response::new(pb::TestWebhookResponse { succeeded, attempt: Some(tested.into()) }))
+    }
+
+    async fn retry_webhook_delivery(
+        &self,
+        request: Request<pb::RetryWebhookDeliveryRequest>,
+    ) -> Result<Response<pb::RetryWebhookDeliveryResponse>, Status> {
+        let delivery = self.0.retry(&request.get_ref().delivery_id).await?;
+        Ok(Response::new(pb::RetryWebhookDeliveryResponse { delivery: Some(delivery.into()) }))
+    }
+
+    async fn retry_failed_webhook_deliveries(
+        &self,
+        request: Request<pb::RetryFailedWebhookDeliveriesRequest>,
+    ) -> Result<Response<pb::RetryFailedWebhookDeliveriesResponse>, Status> {
+        let request = request.into_inner();
+        let after = request.created_after.ok_or_else(|| Error::field("created_after", "is required"))?;
+        let filter = RetryFilter {
+            webhook_id: request.webhook_id,
+            created_after: from_timestamp(after),
+            created_before: request.created_before.map_or_else(|| self.0.clock.now(), from_timestamp),
+        };
+        let count = self.0.retry_failed(filter).await?;
+        Ok(Response::new(pb::RetryFailedWebhookDeliveriesResponse { count }))
+    }
 }
 
-impl From<Webhook> for pb::Webhook {
-    fn from(webhook: Webhook) -> Self {
+/// The secret as it is shown: nobody but the server needs a private key.
+fn shown(webhook: &Webhook, secret: &SecretText) -> String {
+    match webhook.signing() {
+        Signing::Hmac => secret.reveal().to_owned(),
+        Signing::Ed25519 => String::new(),
+    }
+}
+
+/// A choice of the caller's; `None` when there is none.
+fn signing(choice: pb::WebhookSigning) -> Option<Signing> {
+    match choice {
+        pb::WebhookSigning::Unspecified => None,
+        pb::WebhookSigning::HmacSha256 => Some(Signing::Hmac),
+        pb::WebhookSigning::Ed25519 => Some(Signing::Ed25519),
+    }
+}
+
+/// A length of time from the wire; a negative one is beyond every limit.
+fn length(length: prost_types::Duration) -> Duration {
+    from_duration(length).unwrap_or(Duration::MAX)
+}
+
+impl From<pb::WebhookRetryPolicy> for RetryPolicy {
+    fn from(policy: pb::WebhookRetryPolicy) -> Self {
+        let pb::WebhookRetryPolicy { schedule, retry_client_errors } = policy;
+        Self { schedule: schedule.into_iter().map(length).collect(), retry_client_errors }
+    }
+}
+
+impl From<RetryPolicy> for pb::WebhookRetryPolicy {
+    fn from(policy: RetryPolicy) -> Self {
+        let RetryPolicy { schedule, retry_client_errors } = policy;
+        Self { schedule: schedule.into_iter().map(duration).collect(), retry_client_errors }
+    }
+}
+
+impl From<Tested> for pb::WebhookAttempt {
+    fn from(tested: Tested) -> Self {
         Self {
+            number: 1,
+            start_time: Some(timestamp(tested.started_at)),
+            duration: Some(duration(tested.duration)),
+            response_status: tested.attempt.response_status.unwrap_or_default(),
+            response_body: tested.attempt.response_body.unwrap_or_default(),
+            error: tested.attempt.error.unwrap_or_default(),
+        }
+    }
+}
+
+impl Rpc {
+    fn wire(&self, webhook: Webhook) -> pb::Webhook {
+        let now = self.0.clock.now();
+        let signing = match webhook.signing() {
+            Signing::Hmac => pb::WebhookSigning::HmacSha256,
+            Signing::Ed25519 => pb::WebhookSigning::Ed25519,
+        };
+        let end = webhook.previous_secret_expires_at.filter(|end| *end > now);
+        pb::Webhook {
+            timeout: webhook.options.timeout.map(duration),
+            retry_policy: webhook.options.retry_policy.map(pb::WebhookRetryPolicy::from),
+            signing: signing.into(),
+            public_key: webhook.public_key,
+            previous_secret_expire_time: end.map(timestamp),
             id: webhook.id,
             name: webhook.name,
             url: webhook.url,

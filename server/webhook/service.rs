@@ -2,20 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::channel::Sender;
+use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
 use super::model::{Webhook, normal_url};
-use super::signature;
-pub use super::store::DeliveryFilter;
+use super::policy::{Options, RetryPolicy};
+use super::secret::{self, Signing};
 use super::store::{self, Delivery};
+pub use super::store::{DeliveryFilter, RetryFilter};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
+use crate::delivery::Engine;
 use crate::delivery::store::{AttemptRow, attempts};
 use crate::error::{Error, Result, Violations};
 use crate::event::pattern::Pattern;
+use crate::event::registry::RegistryService;
 use crate::id::{IdGenerator, Kind as IdKind};
 use crate::secret::{Sealer, SecretText, SharedRandom};
 
@@ -29,6 +35,8 @@ pub struct WebhookChange {
     pub description: Option<String>,
     pub active: Option<bool>,
     pub headers: Option<BTreeMap<String, String>>,
+    pub timeout: Option<Option<Duration>>,
+    pub retry_policy: Option<Option<RetryPolicy>>,
     pub version: Option<i64>,
 }
 
@@ -39,6 +47,17 @@ pub struct Rules {
     pub guard: Guard,
     /// Whether they must go over TLS.
     pub https_only: bool,
+}
+
+/// The secret of a new endpoint.
+#[derive(Debug)]
+pub struct NewSecret {
+    /// The caller's own; empty means that one is made.
+    pub secret: SecretText,
+    /// How its requests are signed.
+    pub signing: Signing,
+    /// Checks everything and keeps nothing.
+    pub validate_only: bool,
 }
 
 /// The use cases.
@@ -53,6 +72,12 @@ pub struct WebhookService {
     pub random: SharedRandom,
     /// What they must satisfy.
     pub rules: Rules,
+    /// Carries the deliveries.
+    pub engine: Engine<WebhookChannel>,
+    /// Makes the requests of tests.
+    pub sender: Arc<Sender>,
+    /// Has the samples that tests send.
+    pub event_types: RegistryService,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -61,9 +86,10 @@ pub struct WebhookService {
 
 impl WebhookService {
     /// Adds an endpoint; answers it with its secret, which is shown nowhere else.  With `validate_only` it only checks.
-    pub async fn create(&self, change: WebhookChange, validate_only: bool) -> Result<(Webhook, SecretText)> {
+    pub async fn create(&self, change: WebhookChange, new: NewSecret) -> Result<(Webhook, SecretText)> {
         let now = self.clock.now();
-        let webhook = Webhook {
+        let NewSecret { secret, signing, validate_only } = new;
+        let mut webhook = Webhook {
             id: self.ids.next(IdKind::Webhook),
             name: change.name.unwrap_or_default(),
             url: normal_url(&change.url.unwrap_or_default()),
@@ -71,15 +97,25 @@ impl WebhookService {
             description: change.description.unwrap_or_default(),
             active: change.active.unwrap_or(true),
             headers: change.headers.unwrap_or_default(),
+            options: Options {
+                timeout: change.timeout.flatten(),
+                retry_policy: change.retry_policy.flatten(),
+            },
+            public_key: String::new(),
+            previous_secret_expires_at: None,
             version: 1,
             created_at: now,
             updated_at: now,
         };
-        self.check(&webhook)?;
+        let mut violations = Violations::default();
+        webhook.check(&self.rules.guard, self.rules.https_only, &mut violations);
+        let chosen = violations.check("secret", secret::choose(secret, signing, &*self.random));
+        violations.finish()?;
+        let (secret, key) = chosen.expect("what is wrong with a secret is a violation");
+        webhook.public_key = key.public_text();
         if validate_only {
             return Ok((webhook, SecretText::default()));
         }
-        let secret = signature::generate(&*self.random);
         let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
         let webhook = self
             .changed(move |conn| {
@@ -143,6 +179,9 @@ impl WebhookService {
                 webhook.description = change.description.unwrap_or(webhook.description);
                 webhook.active = change.active.unwrap_or(webhook.active);
                 webhook.headers = change.headers.unwrap_or(webhook.headers);
+                let options = &mut webhook.options;
+                options.timeout = change.timeout.unwrap_or(options.timeout);
+                options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
                 webhook.version += 1;
                 webhook.updated_at = now;
                 check(&webhook, &rules)?;
@@ -180,12 +219,8 @@ impl WebhookService {
         Ok((delivery, attempts))
     }
 
-    fn check(&self, webhook: &Webhook) -> Result<()> {
-        check(webhook, &self.rules)
-    }
-
     /// Makes a change that the publishes of every node must see, and sees it here before it answers.
-    async fn changed<R, F>(&self, work: F) -> Result<R>
+    pub(super) async fn changed<R, F>(&self, work: F) -> Result<R>
     where
         R: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R>> + Send + 'static,

@@ -1,95 +1,122 @@
-//! Signatures: two schemes on each request, over one secret.
+//! Signatures: two schemes on each request.
 //!
-//! * `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256 of the body, keyed with the secret as it is written.
-//! * `webhook-signature: v1,<base64>` is Standard Webhooks 1.0.0: the HMAC-SHA256 of `id.timestamp.body`, keyed with the
-//!   bytes that the secret's base64 part stands for.
+//! * `x-webhook-signature: sha256=<hex>` is the HMAC-SHA256 of the body, keyed with the secret as it is written.  It holds
+//!   one signature only: that of the newest secret.
+//! * `webhook-signature` is Standard Webhooks 1.0.0: over `id.timestamp.body`, `v1,<base64>` with HMAC-SHA256 or
+//!   `v1a,<base64>` with Ed25519; one for each secret that has not ended, newest first, with spaces between.
 
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use hmac::Mac;
 
-use crate::secret::{Random, SecretText};
+use super::secret::Key;
+use crate::clock::Timestamp;
 
-/// What a secret begins with.
-const PREFIX: &str = "whsec_";
-const SECRET_BYTES: usize = 32;
-
-/// Makes a secret of 256 random bits.
-pub fn generate(random: &dyn Random) -> SecretText {
-    let mut bytes = zeroize::Zeroizing::new([0; SECRET_BYTES]);
-    random.fill(&mut *bytes);
-    SecretText::new(format!("{PREFIX}{}", STANDARD.encode(*bytes)))
-}
-
-/// Signs for one endpoint; the keys are expanded once.
-#[derive(Clone)]
+/// Signs for one endpoint.
 pub struct Signer {
-    plain: Hmac<Sha256>,
-    standard: Hmac<Sha256>,
+    newest: Key,
+    /// Those that were replaced, with their ends; newest first.
+    former: Vec<(Key, Timestamp)>,
 }
 
 impl Signer {
-    /// A signer with this secret; `None` when it is not a `whsec_` secret.
-    pub fn new(secret: &SecretText) -> Option<Self> {
-        let text = secret.reveal();
-        let bytes = zeroize::Zeroizing::new(STANDARD.decode(text.strip_prefix(PREFIX)?).ok()?);
-        let keyed = |key: &[u8]| Hmac::<Sha256>::new_from_slice(key).ok();
-        Some(Self { plain: keyed(text.as_bytes())?, standard: keyed(&bytes)? })
+    /// A signer with these keys.
+    pub fn new(newest: Key, former: Vec<(Key, Timestamp)>) -> Self {
+        Self { newest, former }
     }
 
-    /// The value of `x-webhook-signature`.
-    pub fn plain(&self, body: &[u8]) -> String {
-        let mut mac = self.plain.clone();
+    /// The keys that sign at this time, newest first.
+    pub fn keys(&self, now: Timestamp) -> impl Iterator<Item = &Key> {
+        let former = self.former.iter().filter(move |(_, end)| *end > now).map(|(key, _)| key);
+        std::iter::once(&self.newest).chain(former)
+    }
+
+    /// The value of `x-webhook-signature`; `None` when no key is one that both sides know.
+    pub fn plain(&self, body: &[u8], now: Timestamp) -> Option<String> {
+        let mut mac = self.keys(now).find_map(|key| match key {
+            Key::Hmac(key) => Some(key.plain.clone()),
+            Key::Ed25519(_) => None,
+        })?;
         mac.update(body);
         let mut value = String::with_capacity(7 + 64);
         value.push_str("sha256=");
         for byte in mac.finalize().into_bytes() {
             write!(value, "{byte:02x}").expect("writing to memory");
         }
-        value
+        Some(value)
     }
 
-    /// The value of `webhook-signature`; `timestamp` is in seconds since 1970.
-    pub fn standard(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
-        let mut mac = self.standard.clone();
-        mac.update(id.as_bytes());
-        mac.update(format!(".{timestamp}.").as_bytes());
-        mac.update(body);
-        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    /// The value of `webhook-signature`; the request says that it was made `now`, in seconds.
+    pub fn standard(&self, id: &str, body: &[u8], now: Timestamp) -> String {
+        let head = format!("{id}.{}.", now.seconds());
+        let mut value = String::with_capacity(48);
+        for key in self.keys(now) {
+            if !value.is_empty() {
+                value.push(' ');
+            }
+            match key {
+                Key::Hmac(key) => {
+                    let mut mac = key.standard.clone();
+                    mac.update(head.as_bytes());
+                    mac.update(body);
+                    value.push_str("v1,");
+                    STANDARD.encode_string(mac.finalize().into_bytes(), &mut value);
+                }
+                Key::Ed25519(pair) => {
+                    let signature = pair.sign(&[head.as_bytes(), body].concat());
+                    value.push_str("v1a,");
+                    STANDARD.encode_string(signature.as_ref(), &mut value);
+                }
+            }
+        }
+        value
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::SecretText;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn key(text: &str) -> Key {
+        Key::read(&SecretText::new(text)).unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_parts(seconds, 0)
+    }
 
     /// The example of the Standard Webhooks specification.
     #[test]
     fn the_standard_signature_is_that_of_the_specification() {
-        let signer = Signer::new(&SecretText::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
+        let signer = Signer::new(key(SECRET), Vec::new());
         let signature =
-            signer.standard("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+            signer.standard("msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, at(1_614_265_330));
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     /// RFC 4231 has no case with a text key of this form, so that the value was computed with Python's hmac.
     #[test]
     fn the_plain_signature_is_keyed_with_the_secret_as_written() {
-        let signer = Signer::new(&SecretText::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")).unwrap();
-        assert_eq!(
-            signer.plain(b"hello"),
-            "sha256=c770c8b4e83a988d5236a41db64cb85cf40319a4d0c94a69aacc5703cf225ee4"
-        );
+        let signature = Signer::new(key(SECRET), Vec::new()).plain(b"hello", at(0));
+        let expected = "sha256=c770c8b4e83a988d5236a41db64cb85cf40319a4d0c94a69aacc5703cf225ee4";
+        assert_eq!(signature.as_deref(), Some(expected));
     }
 
     #[test]
-    fn secrets_differ_and_can_sign() {
-        let one = generate(&crate::secret::SystemRandom);
-        let other = generate(&crate::secret::SystemRandom);
-        assert!(one != other && Signer::new(&one).is_some());
-        assert!(Signer::new(&SecretText::new("hunter2")).is_none());
+    fn former_secrets_sign_until_they_end() {
+        let pair = key("whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=");
+        let signer = Signer::new(pair, vec![(key(SECRET), at(100))]);
+        let both = signer.standard("id", b"body", at(99));
+        let schemes: Vec<_> = both.split(' ').map(|one| one.split_once(',').unwrap().0).collect();
+        assert_eq!(schemes, ["v1a", "v1"]);
+        assert!(signer.plain(b"body", at(99)).is_some());
+        let one = signer.standard("id", b"body", at(100));
+        assert!(one.starts_with("v1a,") && !one.contains(' '));
+        assert_eq!(signer.plain(b"body", at(100)), None);
     }
 }

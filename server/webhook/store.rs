@@ -1,6 +1,5 @@
 //! The queries of webhooks: endpoints, and the log of their deliveries.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -19,7 +18,7 @@ use crate::event::Fact;
 use crate::on;
 
 #[derive(Debug, Clone, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = webhooks)]
+#[diesel(table_name = webhooks, treat_none_as_null = true)]
 struct WebhookRow {
     id: String,
     name: String,
@@ -31,36 +30,48 @@ struct WebhookRow {
     version: i64,
     created_at: Timestamp,
     updated_at: Timestamp,
+    options: String,
+    public_key: String,
+    previous_secret_expires_at: Option<Timestamp>,
 }
 
 impl From<&Webhook> for WebhookRow {
     fn from(webhook: &Webhook) -> Self {
-        let headers = serde_json::to_string(&webhook.headers).expect("headers are plain text");
-        let Webhook {
-            id, name, url, event_types, description, active, version, created_at, updated_at, ..
-        } = webhook.clone();
-        let events = StringList(event_types);
-        Self { id, name, url, events, description, active, headers, version, created_at, updated_at }
+        let webhook = webhook.clone();
+        Self {
+            id: webhook.id,
+            name: webhook.name,
+            url: webhook.url,
+            events: StringList(webhook.event_types),
+            description: webhook.description,
+            active: webhook.active,
+            headers: serde_json::to_string(&webhook.headers).expect("headers are plain text"),
+            version: webhook.version,
+            created_at: webhook.created_at,
+            updated_at: webhook.updated_at,
+            options: serde_json::to_string(&webhook.options).expect("options are plain values"),
+            public_key: webhook.public_key,
+            previous_secret_expires_at: webhook.previous_secret_expires_at,
+        }
     }
 }
 
 impl From<WebhookRow> for Webhook {
     fn from(row: WebhookRow) -> Self {
-        let headers: BTreeMap<String, String> = serde_json::from_str(&row.headers).unwrap_or_default();
-        let WebhookRow {
-            id, name, url, events, description, active, version, created_at, updated_at, ..
-        } = row;
         Self {
-            id,
-            name,
-            url,
-            event_types: events.0,
-            description,
-            active,
-            headers,
-            version,
-            created_at,
-            updated_at,
+            id: row.id,
+            name: row.name,
+            url: row.url,
+            event_types: row.events.0,
+            description: row.description,
+            active: row.active,
+            headers: serde_json::from_str(&row.headers).unwrap_or_default(),
+            options: serde_json::from_str(&row.options).unwrap_or_default(),
+            public_key: row.public_key,
+            previous_secret_expires_at: row.previous_secret_expires_at,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
         }
     }
 }
@@ -244,6 +255,7 @@ pub struct Delivery {
 pub struct DeliveryFilter {
     pub webhook_id: String,
     pub event_id: String,
+    pub event_type: String,
     pub states: Vec<State>,
     pub created_after: Option<Timestamp>,
     pub created_before: Option<Timestamp>,
@@ -268,6 +280,9 @@ pub(super) async fn list_deliveries(
             }
             if !filter.event_id.is_empty() {
                 query = query.filter(d::event_id.eq(&filter.event_id));
+            }
+            if !filter.event_type.is_empty() {
+                query = query.filter(d::event_type.eq(&filter.event_type));
             }
             if !words.is_empty() {
                 query = query.filter(d::status.eq_any(words.clone()));
@@ -296,4 +311,65 @@ pub(super) async fn find_delivery(conn: &mut Conn, id: &str) -> Result<Delivery>
         .await
         .optional())?;
     row.ok_or_else(|| Error::not_found("webhook delivery", id))
+}
+
+/// Which failed deliveries to send once more.
+#[derive(Debug, Clone)]
+pub struct RetryFilter {
+    /// Those to this endpoint; empty means all.
+    pub webhook_id: String,
+    /// Those made at or after this time.
+    pub created_after: Timestamp,
+    /// Those made before this time.
+    pub created_before: Timestamp,
+}
+
+/// Up to `limit` failed deliveries after the id `after`.
+pub(super) async fn failed(
+    conn: &mut Conn,
+    filter: &RetryFilter,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<String>> {
+    use webhook_deliveries as d;
+    macro_rules! query {
+        () => {{
+            let mut query = d::table
+                // In the words of the index, which the databases use only for this very condition.
+                .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("status = 'failed'"))
+                .filter(d::created_at.ge(filter.created_after))
+                .filter(d::created_at.lt(filter.created_before))
+                .filter(d::id.gt(after))
+                .order(d::id)
+                .limit(limit)
+                .select(d::id)
+                .into_boxed();
+            if !filter.webhook_id.is_empty() {
+                query = query.filter(d::webhook_id.eq(&filter.webhook_id));
+            }
+            query
+        }};
+    }
+    Ok(on!(conn, |c| query!().load(c).await)?)
+}
+
+/// Puts deliveries in one of these states back into the queue; answers how many were.
+pub(super) async fn requeue(
+    conn: &mut Conn,
+    ids: &[String],
+    from: &[State],
+    now: Timestamp,
+) -> Result<usize> {
+    use webhook_deliveries as d;
+    let word = |state: State| state.word(Table::WebhookDeliveries);
+    let from: Vec<&str> = from.iter().map(|state| word(*state)).collect();
+    let update = diesel::update(d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from))).set((
+        d::status.eq(word(State::Pending)),
+        d::attempts_before.eq(d::attempts),
+        d::error_message.eq(None::<String>),
+        d::response_status.eq(None::<i32>),
+        d::next_attempt_at.eq(now),
+        d::updated_at.eq(now),
+    ));
+    Ok(on!(conn, |c| update.execute(c).await)?)
 }

@@ -1,0 +1,172 @@
+//! When a failed request is made again, and how long one may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::delivery::Policy;
+use crate::error::Violations;
+
+/// How long a request may take when its endpoint does not say.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=TIMEOUT;
+const WAITS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
+const WAIT_COUNT: usize = 20;
+/// The most that a receiver's `Retry-After` puts off the next request.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// What few endpoints have, as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// How long a request may take; `None` is [`TIMEOUT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// When a failed request is made again; `None` is as the settings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<RetryPolicy>,
+}
+
+/// When a failed request is made again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// The waits before the second, third, … request.
+    pub schedule: Vec<Duration>,
+    /// Whether every status from 400 to 499 but 410 is tried again.
+    pub retry_client_errors: bool,
+}
+
+impl Options {
+    /// Checks what a caller set.
+    pub fn check(&self, violations: &mut Violations) {
+        let fits = self.timeout.is_none_or(|timeout| TIMEOUTS.contains(&timeout));
+        violations.require(fits, "webhook.timeout", "must be from 1 to 30 seconds");
+        if let Some(policy) = &self.retry_policy {
+            violations.check("webhook.retry_policy.schedule", check_schedule(&policy.schedule));
+        }
+    }
+}
+
+fn check_schedule(schedule: &[Duration]) -> Result<(), String> {
+    if schedule.len() > WAIT_COUNT {
+        return Err(format!("must have at most {WAIT_COUNT} entries"));
+    }
+    match schedule.iter().position(|wait| !WAITS.contains(wait)) {
+        Some(index) => {
+            Err(format!("must have waits from 1 second to 7 days, and number {} is not", index + 1))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads the waits of a setting: numbers with `s`, `m`, `h` or `d`, with commas between.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn parse_schedule(text: &str) -> Result<Vec<Duration>, String> {
+    let wait = |part: &str| {
+        let part = part.trim();
+        let split = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        let (number, unit) = part.split_at(split);
+        let seconds = match unit.trim() {
+            "s" => 1,
+            "m" => 60,
+            "h" => 60 * 60,
+            "d" => 24 * 60 * 60,
+            _ => return Err(format!("{part:?} must be a number with s, m, h or d")),
+        };
+        let number: u64 =
+            number.parse().map_err(|_| format!("{part:?} must be a number with s, m, h or d"))?;
+        Ok(Duration::from_secs(number.saturating_mul(seconds)))
+    };
+    let parts = text.split(',').filter(|part| !part.trim().is_empty());
+    let schedule = parts.map(wait).collect::<Result<Vec<_>, _>>()?;
+    check_schedule(&schedule).map(|()| schedule)
+}
+
+/// A policy as the engine and the judge of answers use it.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The engine's part.
+    pub policy: Arc<Policy>,
+    retry_client_errors: bool,
+}
+
+impl From<&RetryPolicy> for Ready {
+    fn from(policy: &RetryPolicy) -> Self {
+        let schedule = policy.schedule.clone();
+        let retry_client_errors = policy.retry_client_errors;
+        Self { policy: Arc::new(Policy { schedule, longest_wait: LONGEST_WAIT }), retry_client_errors }
+    }
+}
+
+impl Ready {
+    /// Whether a request that was answered so is made again.
+    pub fn retries(&self, status: StatusCode) -> bool {
+        match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => true,
+            // Who says so does not want to be asked again (RFC 9110, 15.5.11).
+            StatusCode::GONE => false,
+            _ => status.is_server_error() || status.is_client_error() && self.retry_client_errors,
+        }
+    }
+}
+
+/// What the settings say, for endpoints that say nothing.
+pub struct Defaults(ArcSwap<Ready>);
+
+impl Defaults {
+    /// Defaults that are this policy.
+    pub fn new(policy: &RetryPolicy) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(policy.into())))
+    }
+
+    /// Sets them.
+    pub fn set(&self, policy: &RetryPolicy) {
+        self.0.store(Arc::new(policy.into()));
+    }
+
+    /// What they are now.
+    pub fn get(&self) -> Arc<Ready> {
+        self.0.load_full()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_is_read_with_its_units() {
+        let seconds = |text: &str| {
+            parse_schedule(text).map(|waits| waits.iter().map(Duration::as_secs).collect::<Vec<_>>())
+        };
+        assert_eq!(seconds("30s, 5m,2h, 7d"), Ok(vec![30, 300, 7_200, 604_800]));
+        assert_eq!(seconds(""), Ok(vec![]));
+        for bad in ["5", "m", "5 minutes", "0s", "8d", "-1m", "1.5h", "99999999999999999999d", "1m 5m"] {
+            assert!(parse_schedule(bad).is_err(), "{bad}");
+        }
+        assert!(parse_schedule(&"1s,".repeat(20)).is_ok() && parse_schedule(&"1s,".repeat(21)).is_err());
+    }
+
+    #[test]
+    fn client_errors_are_tried_again_only_when_asked_for() {
+        let retries = |status: u16, retry_client_errors| {
+            let policy = RetryPolicy { schedule: Vec::new(), retry_client_errors };
+            Ready::from(&policy).retries(StatusCode::from_u16(status).unwrap())
+        };
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert!(retries(status, false) && retries(status, true), "{status}");
+        }
+        for status in [400, 401, 403, 404, 422] {
+            assert!(!retries(status, false) && retries(status, true), "{status}");
+        }
+        for status in [301, 302, 307, 410] {
+            assert!(!retries(status, false) && !retries(status, true), "{status}");
+        }
+    }
+}

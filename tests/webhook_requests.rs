@@ -1,0 +1,245 @@
+//! Requests to webhook endpoints: how long one may take, when another is made, and those that somebody asks for.
+
+use std::time::Duration;
+
+use serde_json::json;
+use switchboard_client::delivery::v1::DeliveryState;
+use switchboard_client::event::v1::{CreateEventTypeRequest, EventType};
+use switchboard_client::webhook::v1::{
+    CreateWebhookRequest, ListWebhookDeliveriesRequest, RetryFailedWebhookDeliveriesRequest,
+    RetryWebhookDeliveryRequest, TestWebhookRequest, TestWebhookResponse, UpdateWebhookRequest, Webhook,
+    WebhookDelivery, WebhookRetryPolicy,
+};
+use tonic::{Code, Status};
+
+use crate::deliveries::{all_to, details, now, until, wait_of};
+use crate::harness::receiver::{Behaviour, Receiver};
+use crate::harness::server::Server;
+use crate::harness::{SOON, eventually, on_both, status};
+use crate::settings::{change, set, try_set};
+
+fn seconds(seconds: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds, nanos: 0 }
+}
+
+fn endpoint(receiver: &Receiver) -> Webhook {
+    Webhook {
+        name: "one".into(),
+        url: receiver.url("/"),
+        event_types: vec!["*".into()],
+        ..Default::default()
+    }
+}
+
+fn retries(waits: &[i64], retry_client_errors: bool) -> Option<WebhookRetryPolicy> {
+    let schedule = waits.iter().map(|&wait| seconds(wait)).collect();
+    Some(WebhookRetryPolicy { schedule, retry_client_errors })
+}
+
+async fn create(server: &Server, webhook: Webhook) -> Result<Webhook, Status> {
+    let request = CreateWebhookRequest { webhook: Some(webhook), ..Default::default() };
+    Ok(server.client.webhooks().create_webhook(request).await?.into_inner().webhook.unwrap())
+}
+
+async fn retry(server: &Server, delivery_id: &str) -> Result<WebhookDelivery, Status> {
+    let request = RetryWebhookDeliveryRequest { delivery_id: delivery_id.into() };
+    Ok(server.client.webhooks().retry_webhook_delivery(request).await?.into_inner().delivery.unwrap())
+}
+
+async fn test(server: &Server, webhook_id: &str, event_type: &str) -> Result<TestWebhookResponse, Status> {
+    let request = TestWebhookRequest { webhook_id: webhook_id.into(), event_type: event_type.into() };
+    Ok(server.client.webhooks().test_webhook(request).await?.into_inner())
+}
+
+on_both! {
+    async fn an_endpoint_has_its_own_schedule(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Status(503));
+        let policy = retries(&[2, 7_200], false);
+        let webhook = create(&server, Webhook { retry_policy: policy.clone(), ..endpoint(&receiver) }).await.unwrap();
+        assert_eq!(webhook.retry_policy, policy);
+        server.publish("a.b", "{}").await;
+        for (attempt, wait) in [(1, 2), (2, 7_200)] {
+            let delivery = until(&server, &webhook.id, DeliveryState::Retrying, attempt).await;
+            let found = wait_of(&server, &delivery).as_secs_f64();
+            let wait = f64::from(wait);
+            assert!((wait..=wait * 1.1).contains(&found), "{found} s after attempt {attempt}");
+            server.advance(Duration::from_secs_f64(wait * 1.1));
+        }
+        until(&server, &webhook.id, DeliveryState::Failed, 3).await;
+    }
+
+    async fn an_empty_schedule_tries_once_and_none_follows_the_settings(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Status(503));
+        let once = create(&server, Webhook { retry_policy: retries(&[], false), ..endpoint(&receiver) }).await.unwrap();
+        set(&server.client, json!({"webhook.retry_schedule": "40s, 2h"})).await;
+        let default = create(&server, endpoint(&receiver)).await.unwrap();
+        assert_eq!(default.retry_policy, None);
+        server.publish("a.b", "{}").await;
+        until(&server, &once.id, DeliveryState::Failed, 1).await;
+        let delivery = until(&server, &default.id, DeliveryState::Retrying, 1).await;
+        let wait = wait_of(&server, &delivery).as_secs();
+        assert!((40..=44).contains(&wait), "{wait}");
+        let refused = try_set(&server.client, change(&json!({"webhook.retry_schedule": "soon"}))).await.unwrap_err();
+        status::expect_violations(&refused, &["values[webhook.retry_schedule]"]);
+    }
+
+    async fn client_errors_are_tried_again_when_the_endpoint_or_the_setting_says_so(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Status(404));
+        receiver.respond_with("/gone", Behaviour::Status(410));
+        let eager = create(&server, Webhook { retry_policy: retries(&[60], true), ..endpoint(&receiver) }).await.unwrap();
+        let gone = Webhook { url: receiver.url("/gone"), retry_policy: retries(&[60], true), ..endpoint(&receiver) };
+        let gone = create(&server, gone).await.unwrap();
+        let default = create(&server, endpoint(&receiver)).await.unwrap();
+        server.publish("a.b", "{}").await;
+        until(&server, &eager.id, DeliveryState::Retrying, 1).await;
+        until(&server, &gone.id, DeliveryState::Failed, 1).await;
+        let failed = until(&server, &default.id, DeliveryState::Failed, 1).await;
+        set(&server.client, json!({"webhook.retry_client_errors": true})).await;
+        retry(&server, &failed.id).await.unwrap();
+        until(&server, &default.id, DeliveryState::Retrying, 2).await;
+    }
+
+    async fn an_endpoint_has_its_own_timeout(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Hang);
+        let webhook = Webhook { timeout: Some(seconds(1)), retry_policy: retries(&[], false), ..endpoint(&receiver) };
+        let webhook = create(&server, webhook).await.unwrap();
+        assert_eq!(webhook.timeout, Some(seconds(1)));
+        server.publish("a.b", "{}").await;
+        let delivery = until(&server, &webhook.id, DeliveryState::Failed, 1).await;
+        assert_eq!(delivery.last_error, "no complete answer within 1 seconds");
+    }
+
+    async fn what_no_endpoint_may_have_is_refused_and_changes_nothing(server: Server) {
+        let receiver = Receiver::start().await;
+        let webhook = create(&server, endpoint(&receiver)).await.unwrap();
+        let bad = Webhook {
+            id: webhook.id.clone(),
+            timeout: Some(seconds(31)),
+            retry_policy: retries(&[60, 0], false),
+            ..Default::default()
+        };
+        let update = async |webhook: Webhook| {
+            let request = UpdateWebhookRequest { webhook: Some(webhook), update_mask: None };
+            server.client.webhooks().update_webhook(request).await.map(|answer| answer.into_inner().webhook.unwrap())
+        };
+        let refused = update(bad.clone()).await.unwrap_err();
+        status::expect_violations(&refused, &["webhook.timeout", "webhook.retry_policy.schedule"]);
+        let refused = create(&server, Webhook { timeout: Some(seconds(-1)), ..endpoint(&receiver) }).await.unwrap_err();
+        status::expect_violations(&refused, &["webhook.timeout"]);
+        let good = Webhook { timeout: Some(seconds(5)), retry_policy: retries(&[60], true), ..bad };
+        let updated = update(good).await.unwrap();
+        assert_eq!((updated.timeout, updated.retry_policy), (Some(seconds(5)), retries(&[60], true)));
+        let renamed = update(Webhook { id: webhook.id, name: "two".into(), ..Default::default() }).await.unwrap();
+        assert_eq!(renamed.timeout, Some(seconds(5)), "what is not named stays");
+    }
+
+    async fn what_has_ended_is_sent_once_more_when_asked_for(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::StatusThen(vec![503, 503, 503, 503, 200]));
+        let webhook = Webhook { retry_policy: retries(&[60], false), ..endpoint(&receiver) };
+        let webhook = create(&server, webhook).await.unwrap();
+        server.publish("a.b", "{}").await;
+        let waiting = until(&server, &webhook.id, DeliveryState::Retrying, 1).await;
+        let refused = retry(&server, &waiting.id).await.unwrap_err();
+        status::expect(&refused, Code::FailedPrecondition, "NOT_RETRYABLE");
+        server.advance(Duration::from_secs(66));
+        let failed = until(&server, &webhook.id, DeliveryState::Failed, 2).await;
+        let again = retry(&server, &failed.id).await.unwrap();
+        assert_eq!((again.id.as_str(), again.state(), again.attempts), (failed.id.as_str(), DeliveryState::Pending, 2));
+        // It has the retries of a new one.
+        until(&server, &webhook.id, DeliveryState::Retrying, 3).await;
+        server.advance(Duration::from_secs(66));
+        until(&server, &webhook.id, DeliveryState::Failed, 4).await;
+        retry(&server, &failed.id).await.unwrap();
+        until(&server, &webhook.id, DeliveryState::Succeeded, 5).await;
+        let got = receiver.wait_for(5, SOON).await;
+        assert!(got.iter().all(|request| request.header("webhook-id") == got[0].header("webhook-id")));
+        let numbers: Vec<_> = details(&server, &failed.id).await.attempts.iter().map(|attempt| attempt.number).collect();
+        assert_eq!(numbers, [1, 2, 3, 4, 5]);
+        let unknown = retry(&server, "whd_00000000000000000000000000").await.unwrap_err();
+        status::expect(&unknown, Code::NotFound, "NOT_FOUND");
+    }
+
+    async fn all_that_failed_within_a_time_is_sent_once_more(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Status(400));
+        let one = create(&server, endpoint(&receiver)).await.unwrap();
+        let other = create(&server, Webhook { url: receiver.url("/other"), ..endpoint(&receiver) }).await.unwrap();
+        receiver.respond_with("/other", Behaviour::Status(400));
+        let failed = async |id: &str, number: usize| {
+            eventually("they have failed", async || {
+                let all = all_to(&server, id).await;
+                (all.iter().filter(|one| one.state() == DeliveryState::Failed).count() == number).then_some(())
+            }).await;
+        };
+        server.publish("a.old", "{}").await;
+        failed(&one.id, 1).await;
+        server.advance(Duration::from_secs(60));
+        let since = now(&server);
+        server.publish("a.new", "{}").await;
+        server.publish("a.new", "{}").await;
+        failed(&one.id, 3).await;
+        failed(&other.id, 3).await;
+        receiver.respond_with("/", Behaviour::Status(200));
+        let request = RetryFailedWebhookDeliveriesRequest {
+            webhook_id: one.id.clone(),
+            created_after: Some(since),
+            created_before: None,
+        };
+        // The end of the time is not within it.
+        server.advance(Duration::from_secs(1));
+        let answer = server.client.webhooks().retry_failed_webhook_deliveries(request).await.unwrap();
+        assert_eq!(answer.into_inner().count, 2);
+        eventually("they arrive", async || {
+            let request = ListWebhookDeliveriesRequest { event_type: "a.new".into(), ..Default::default() };
+            let all = server.client.webhooks().list_webhook_deliveries(request).await.unwrap().into_inner().deliveries;
+            assert!(all.len() == 4 && all.iter().all(|one| one.event_type == "a.new"), "{all:?}");
+            let done = all.iter().filter(|delivery| delivery.state() == DeliveryState::Succeeded);
+            (done.filter(|delivery| delivery.webhook_id == one.id).count() == 2).then_some(())
+        }).await;
+        failed(&one.id, 1).await;
+        failed(&other.id, 3).await;
+        let refused = server.client.webhooks().retry_failed_webhook_deliveries(RetryFailedWebhookDeliveriesRequest::default()).await;
+        status::expect_violations(&refused.unwrap_err(), &["created_after"]);
+    }
+
+    async fn a_test_sends_a_sample_and_is_no_delivery(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Text(200, "thanks".into()));
+        let created = server.webhook_to(&receiver, &["nothing.of_this"]).await.0;
+        let off = UpdateWebhookRequest {
+            webhook: Some(Webhook { id: created.id.clone(), ..Default::default() }),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["active".into()] }),
+        };
+        server.client.webhooks().update_webhook(off).await.unwrap();
+        let answer = test(&server, &created.id, "ticket.created").await.unwrap();
+        let attempt = answer.attempt.unwrap();
+        assert!(answer.succeeded, "{attempt:?}");
+        assert_eq!((attempt.number, attempt.response_status, attempt.response_body.as_str()), (1, 200, "thanks"));
+        let [got] = receiver.received().try_into().unwrap();
+        assert_eq!(got.json()["event"], "ticket.created");
+        assert_eq!(got.json()["data"]["title"], "Pump 3 has stopped");
+        assert!(got.header("x-webhook-signature").is_some() && got.header("webhook-signature").is_some());
+        assert_eq!(all_to(&server, &created.id).await, []);
+
+        receiver.respond_with("/", Behaviour::Status(500));
+        let answer = test(&server, &created.id, "ticket.created").await.unwrap();
+        let attempt = answer.attempt.unwrap();
+        assert_eq!((answer.succeeded, attempt.response_status), (false, 500));
+        assert_eq!(attempt.error, "answered 500 Internal Server Error");
+
+        let own = EventType { name: "own.type".into(), ..Default::default() };
+        let own = CreateEventTypeRequest { event_type: Some(own) };
+        server.client.events().create_event_type(own).await.unwrap();
+        let refused = test(&server, &created.id, "own.type").await.unwrap_err();
+        status::expect(&refused, Code::FailedPrecondition, "SAMPLE_MISSING");
+        for (webhook, event_type) in [(created.id.as_str(), "no.such"), ("wh_00000000000000000000000000", "ticket.created")] {
+            status::expect(&test(&server, webhook, event_type).await.unwrap_err(), Code::NotFound, "NOT_FOUND");
+        }
+        assert_eq!(receiver.received().len(), 2);
+    }
+}
