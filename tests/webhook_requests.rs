@@ -1,14 +1,20 @@
 //! Requests to webhook endpoints: how long one may take, when another is made, and those that somebody asks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use prost_types::Timestamp;
 use serde_json::json;
+use switchboard::app::{Ground, Machine};
+use switchboard::clock::Clock;
+use switchboard::secret::SystemRandom;
+use switchboard::webhook::stats::tidy;
 use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::event::v1::{CreateEventTypeRequest, EventType};
 use switchboard_client::webhook::v1::{
-    CreateWebhookRequest, ListWebhookDeliveriesRequest, RetryFailedWebhookDeliveriesRequest,
-    RetryWebhookDeliveryRequest, TestWebhookRequest, TestWebhookResponse, UpdateWebhookRequest, Webhook,
-    WebhookDelivery, WebhookRetryPolicy,
+    CreateWebhookRequest, GetWebhookStatsRequest, GetWebhookStatsResponse, ListWebhookDeliveriesRequest,
+    RetryFailedWebhookDeliveriesRequest, RetryWebhookDeliveryRequest, TestWebhookRequest,
+    TestWebhookResponse, UpdateWebhookRequest, Webhook, WebhookDelivery, WebhookRetryPolicy,
 };
 use tonic::{Code, Status};
 
@@ -49,6 +55,31 @@ async fn retry(server: &Server, delivery_id: &str) -> Result<WebhookDelivery, St
 async fn test(server: &Server, webhook_id: &str, event_type: &str) -> Result<TestWebhookResponse, Status> {
     let request = TestWebhookRequest { webhook_id: webhook_id.into(), event_type: event_type.into() };
     Ok(server.client.webhooks().test_webhook(request).await?.into_inner())
+}
+
+async fn stats(
+    server: &Server,
+    webhook_id: &str,
+    start_time: Option<Timestamp>,
+) -> Result<GetWebhookStatsResponse, Status> {
+    let request = GetWebhookStatsRequest { webhook_id: webhook_id.into(), start_time, end_time: None };
+    Ok(server.client.webhooks().get_webhook_stats(request).await?.into_inner())
+}
+
+fn micros(duration: &Option<prost_types::Duration>) -> i64 {
+    let duration = duration.unwrap();
+    duration.seconds * 1_000_000 + i64::from(duration.nanos) / 1_000
+}
+
+/// Waits until so many deliveries to an endpoint have ended.
+async fn ended(server: &Server, webhook_id: &str, number: usize) {
+    eventually(&format!("{number} deliveries have ended"), async || {
+        let all = all_to(server, webhook_id).await;
+        let done =
+            all.iter().filter(|one| matches!(one.state(), DeliveryState::Succeeded | DeliveryState::Failed));
+        (done.count() == number).then_some(())
+    })
+    .await;
 }
 
 on_both! {
@@ -205,6 +236,52 @@ on_both! {
         failed(&other.id, 3).await;
         let refused = server.client.webhooks().retry_failed_webhook_deliveries(RetryFailedWebhookDeliveriesRequest::default()).await;
         status::expect_violations(&refused.unwrap_err(), &["created_after"]);
+    }
+
+    async fn requests_are_counted_by_endpoint_and_time(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::StatusThen(vec![200, 400, 200]));
+        receiver.respond_with("/other", Behaviour::Status(400));
+        let one = create(&server, endpoint(&receiver)).await.unwrap();
+        for number in 1..=3 {
+            server.publish("a.b", "{}").await;
+            receiver.wait_for(number, SOON).await;
+            ended(&server, &one.id, number).await;
+        }
+        let other = create(&server, Webhook { url: receiver.url("/other"), ..endpoint(&receiver) }).await.unwrap();
+        server.publish("a.b", "{}").await;
+        ended(&server, &other.id, 1).await;
+        ended(&server, &one.id, 4).await;
+        let all = stats(&server, "", None).await.unwrap();
+        let total = all.total.unwrap();
+        assert_eq!((total.attempts, total.succeeded, total.failed), (5, 3, 2));
+        assert!((total.success_rate - 0.6).abs() < 1e-9);
+        let (p50, p99) = (micros(&total.p50_duration), micros(&total.p99_duration));
+        assert!(p50 > 0 && p50 <= p99 && micros(&total.average_duration) > 0, "{total:?}");
+        let by_endpoint: Vec<_> =
+            all.webhooks.iter().map(|one| (one.webhook_id.as_str(), one.attempts, one.succeeded)).collect();
+        assert_eq!(by_endpoint, [(one.id.as_str(), 4, 3), (other.id.as_str(), 1, 0)]);
+        let just = stats(&server, &other.id, None).await.unwrap();
+        assert_eq!((just.total.unwrap().attempts, just.webhooks.len()), (1, 1));
+
+        let server = server.restart().await;
+        server.advance(Duration::from_secs(2 * 86_400));
+        assert_eq!(stats(&server, "", None).await.unwrap().total.unwrap().attempts, 0, "they are more than a day old");
+        let long_ago = Some(Timestamp { seconds: now(&server).seconds - 3 * 86_400, nanos: 0 });
+        let before = stats(&server, "", long_ago).await.unwrap();
+        let machine = Machine { clock: server.clock.clone(), random: Arc::new(SystemRandom) };
+        let ground = Ground::open(&server.config, machine).await.unwrap();
+        for _ in 0..2 {
+            tidy(&ground.db, server.clock.now()).await.unwrap();
+            assert_eq!(stats(&server, "", long_ago).await.unwrap(), before, "hours say what their minutes said");
+        }
+        tidy(&ground.db, server.clock.now() + Duration::from_secs(401 * 86_400)).await.unwrap();
+        assert_eq!(stats(&server, "", long_ago).await.unwrap().total.unwrap().attempts, 0);
+
+        let unknown = stats(&server, "wh_00000000000000000000000000", None).await.unwrap_err();
+        status::expect(&unknown, Code::NotFound, "NOT_FOUND");
+        let later = Some(Timestamp { seconds: now(&server).seconds + 1, nanos: 0 });
+        status::expect_violations(&stats(&server, "", later).await.unwrap_err(), &["end_time"]);
     }
 
     async fn a_test_sends_a_sample_and_is_no_delivery(server: Server) {

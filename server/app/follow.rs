@@ -19,6 +19,7 @@ use crate::event::registry::Registry;
 use crate::event::request;
 use crate::settings::SettingsService;
 use crate::telemetry::Metrics;
+use crate::webhook::stats::{self, Tally};
 use crate::webhook::{Defaults, WebhookChannel, rotation};
 
 /// How often a node looks whether another one changed something.
@@ -96,8 +97,20 @@ pub(super) async fn housekeeping(db: Db, clock: SharedClock, stop: CancellationT
         if let Err(error) = suppression::forget_expired(&db, clock.now()).await {
             tracing::warn!(%error, "suppressions that have ended could not be forgotten");
         }
+        if let Err(error) = stats::tidy(&db, clock.now()).await {
+            tracing::warn!(%error, "old statistics could not be put together");
+        }
         if let Err(error) = rotation::forget_ended(&db, clock.now()).await {
             tracing::warn!(%error, "webhook secrets that have ended could not be forgotten");
+        }
+    }
+}
+
+/// Writes what was counted of webhooks, once a second.
+pub(super) async fn tally(tally: Arc<Tally>, db: Db, stop: CancellationToken) {
+    while !cancelled_within(POLL, &stop).await {
+        if let Err(error) = tally.flush(&db).await {
+            tracing::warn!(%error, "the statistics of webhooks could not be written; they are kept for the next time");
         }
     }
 }

@@ -42,6 +42,7 @@ use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
 use crate::webhook::keys::{self, PublishedKeys};
+use crate::webhook::stats::Tally;
 use crate::webhook::{
     self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
 };
@@ -113,6 +114,7 @@ pub struct Wired {
     rules: Rules,
     retries: Arc<Defaults>,
     sender: Arc<Sender>,
+    tally: Arc<Tally>,
 }
 
 impl Wired {
@@ -147,7 +149,12 @@ impl Wired {
         let directory = Directory::new(keyring.sealer.clone());
         let retries = Defaults::new(&webhooks::retry_policy(&settings.values()));
         let sender = Sender::new(rules.guard.clone(), Arc::clone(&retries), clock.clone())?;
-        let channel = WebhookChannel { directory: Arc::clone(&directory), sender: Arc::clone(&sender) };
+        let tally = Arc::new(Tally::default());
+        let channel = WebhookChannel {
+            directory: Arc::clone(&directory),
+            sender: Arc::clone(&sender),
+            tally: Arc::clone(&tally),
+        };
         let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(channel), config.webhooks);
         let webhook_fanout = WebhookFanout {
             directory: Arc::clone(&directory),
@@ -217,6 +224,7 @@ impl Wired {
             rules,
             retries,
             sender,
+            tally,
             ground,
         };
         wired.follow(stops);
@@ -234,6 +242,7 @@ impl Wired {
         follow::settings(&self.settings, config, transport, emails, registry, retries);
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
+        stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
             webhooks: self.webhook_engine.clone(),
@@ -290,6 +299,7 @@ impl Wired {
             rules: self.rules.clone(),
             engine: self.webhook_engine.clone(),
             sender: Arc::clone(&self.sender),
+            tally: Arc::clone(&self.tally),
             event_types: registry(),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -408,6 +418,9 @@ impl Wired {
 
     /// Gives back what was in hand; the last step of a drain.
     pub(super) async fn give_back(&self) {
+        if let Err(error) = self.tally.flush(&self.ground.db).await {
+            tracing::warn!(%error, "the last statistics of webhooks are lost");
+        }
         let gave = async {
             self.webhook_engine.release().await?;
             self.email_engine.release().await?;

@@ -110,6 +110,21 @@ diesel::table! {
     use diesel::sql_types::*;
     use crate::db::types::sql::*;
 
+    webhook_stats (webhook_id, started_at, hourly, succeeded, bucket) {
+        webhook_id -> Text,
+        started_at -> Instant,
+        hourly -> Bool,
+        succeeded -> Bool,
+        bucket -> SmallInt,
+        attempts -> BigInt,
+        duration_micros -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
     webhook_former_secrets (webhook_id, version) {
         webhook_id -> Text,
         version -> BigInt,
@@ -427,5 +442,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_template_versions,
     suppressions,
     email_activities,
-    webhook_former_secrets
+    webhook_former_secrets,
+    webhook_stats
 );

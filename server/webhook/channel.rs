@@ -13,8 +13,9 @@ use super::client::{Answer, Client, Failure};
 use super::directory::{Directory, Endpoint};
 use super::guard::Guard;
 use super::policy::{Defaults, Ready};
+use super::stats::Tally;
 use super::store;
-use crate::clock::{SharedClock, Timestamp};
+use crate::clock::{SharedClock, Stopwatch, Timestamp};
 use crate::db::{Conn, revision};
 use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
 use crate::error::Result;
@@ -78,6 +79,8 @@ pub struct WebhookChannel {
     pub directory: Arc<Directory>,
     /// Makes the requests.
     pub sender: Arc<Sender>,
+    /// Counts them.
+    pub tally: Arc<Tally>,
 }
 
 impl Channel for WebhookChannel {
@@ -96,7 +99,13 @@ impl Channel for WebhookChannel {
 
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
-            Some(endpoint) if endpoint.active => self.sender.send(&endpoint, &job.id, &job.payload).await,
+            Some(endpoint) if endpoint.active => {
+                let stopwatch = Stopwatch::start();
+                let attempt = self.sender.send(&endpoint, &job.id, &job.payload).await;
+                let succeeded = attempt.outcome == Outcome::Succeeded;
+                self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), self.sender.clock.now());
+                attempt
+            }
             Some(_) => failed(Outcome::Withdrawn, "the endpoint is not active".into()),
             // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
             None => failed(Outcome::Retry { after: None }, "the endpoint can not be used".into()),

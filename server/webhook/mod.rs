@@ -8,6 +8,7 @@
 //!   [`policy`] says whether and when there is another.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
+//! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses that the server must not be led to, where they are connected to.
 
 pub mod channel;
@@ -24,6 +25,7 @@ pub mod rpc;
 pub mod secret;
 mod service;
 pub mod signature;
+pub mod stats;
 mod store;
 
 pub use channel::{Sender, WebhookChannel};

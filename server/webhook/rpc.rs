@@ -11,6 +11,7 @@ use super::replay::Tested;
 use super::rotation::Rotation;
 use super::secret::Signing;
 use super::service::{DeliveryFilter, NewSecret, RetryFilter, WebhookChange, WebhookService};
+use super::stats::Stats;
 use super::store::Delivery;
 use crate::delivery::store::AttemptRow;
 use crate::delivery::{State, Table};
@@ -194,6 +195,34 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         };
         let count = self.0.retry_failed(filter).await?;
         Ok(Response::new(pb::RetryFailedWebhookDeliveriesResponse { count }))
+    }
+
+    async fn get_webhook_stats(
+        &self,
+        request: Request<pb::GetWebhookStatsRequest>,
+    ) -> Result<Response<pb::GetWebhookStatsResponse>, Status> {
+        let pb::GetWebhookStatsRequest { webhook_id, start_time, end_time } = request.into_inner();
+        let (start, end) = (start_time.map(from_timestamp), end_time.map(from_timestamp));
+        let (total, each) = self.0.stats(&webhook_id, start, end).await?;
+        let webhooks = each.into_iter().map(pb::WebhookStats::from).collect();
+        Ok(Response::new(pb::GetWebhookStatsResponse { total: Some(total.into()), webhooks }))
+    }
+}
+
+impl From<Stats> for pb::WebhookStats {
+    fn from(stats: Stats) -> Self {
+        let attempts = stats.attempts();
+        let success_rate = if attempts == 0 { 0.0 } else { stats.succeeded as f64 / attempts as f64 };
+        Self {
+            attempts,
+            succeeded: stats.succeeded,
+            failed: stats.failed,
+            success_rate,
+            average_duration: Some(duration(stats.average())),
+            p50_duration: Some(duration(stats.quantile(0.5))),
+            p99_duration: Some(duration(stats.quantile(0.99))),
+            webhook_id: stats.webhook_id,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RetryPolicy};
 use super::secret::{self, Signing};
+use super::stats::Tally;
 use super::store::{self, Delivery};
 pub use super::store::{DeliveryFilter, RetryFilter};
 use crate::clock::SharedClock;
@@ -76,6 +77,8 @@ pub struct WebhookService {
     pub engine: Engine<WebhookChannel>,
     /// Makes the requests of tests.
     pub sender: Arc<Sender>,
+    /// Counts requests.
+    pub tally: Arc<Tally>,
     /// Has the samples that tests send.
     pub event_types: RegistryService,
     /// Makes ids.

@@ -7,7 +7,7 @@ use diesel_async::RunQueryDsl;
 
 use super::model::Webhook;
 use crate::clock::Timestamp;
-use crate::db::schema::{delivery_attempts, events, webhook_deliveries, webhooks};
+use crate::db::schema::{delivery_attempts, events, webhook_deliveries, webhook_stats, webhooks};
 use crate::db::statement::{Bind, Statement};
 use crate::db::types::StringList;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
@@ -137,6 +137,8 @@ pub(super) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
     let attempts =
         diesel::delete(delivery_attempts::table.filter(delivery_attempts::delivery_id.eq_any(deliveries)));
     on!(conn, |c| attempts.execute(c).await)?;
+    let stats = diesel::delete(webhook_stats::table.filter(webhook_stats::webhook_id.eq(id)));
+    on!(conn, |c| stats.execute(c).await)?;
     let delete = diesel::delete(webhooks::table.find(id));
     on!(conn, |c| delete.execute(c).await)?;
     Ok(())

@@ -360,6 +360,57 @@ pub struct RetryFailedWebhookDeliveriesResponse {
     #[prost(int64, tag = "1")]
     pub count: i64,
 }
+/// What GetWebhookStats takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWebhookStatsRequest {
+    /// Only this endpoint. Empty means all.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// From this time, to the minute below; times more than a day ago to the hour below. Unset means a day ago.
+    #[prost(message, optional, tag = "2")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until this time; unset means now.
+    #[prost(message, optional, tag = "3")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Requests over a time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WebhookStats {
+    /// The endpoint; empty for the sum of all.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// Requests made.
+    #[prost(int64, tag = "2")]
+    pub attempts: i64,
+    /// Those answered with 2xx.
+    #[prost(int64, tag = "3")]
+    pub succeeded: i64,
+    /// Those that failed.
+    #[prost(int64, tag = "4")]
+    pub failed: i64,
+    /// `succeeded` by `attempts`; 0 when there were none.
+    #[prost(double, tag = "5")]
+    pub success_rate: f64,
+    /// The mean time that a request took.
+    #[prost(message, optional, tag = "6")]
+    pub average_duration: ::core::option::Option<::prost_types::Duration>,
+    /// The time within which half of the requests were over, at most a tenth above the true value.
+    #[prost(message, optional, tag = "7")]
+    pub p50_duration: ::core::option::Option<::prost_types::Duration>,
+    /// The same for 99 of 100.
+    #[prost(message, optional, tag = "8")]
+    pub p99_duration: ::core::option::Option<::prost_types::Duration>,
+}
+/// What GetWebhookStats answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetWebhookStatsResponse {
+    /// All of them together.
+    #[prost(message, optional, tag = "1")]
+    pub total: ::core::option::Option<WebhookStats>,
+    /// By endpoint, those with the most attempts first, at most 1000.
+    #[prost(message, repeated, tag = "2")]
+    pub webhooks: ::prost::alloc::vec::Vec<WebhookStats>,
+}
 /// How requests are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -807,6 +858,36 @@ pub mod webhook_service_client {
                     GrpcMethod::new(
                         "switchboard.webhook.v1.WebhookService",
                         "RetryFailedWebhookDeliveries",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How well requests went over a time, of all endpoints or of one.
+        pub async fn get_webhook_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWebhookStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWebhookStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/GetWebhookStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "GetWebhookStats",
                     ),
                 );
             self.inner.unary(req, path, codec).await
