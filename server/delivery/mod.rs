@@ -30,6 +30,7 @@ mod block;
 mod completion;
 pub mod engine;
 pub mod lane;
+pub mod limit;
 pub mod machine;
 pub mod model;
 pub mod node;

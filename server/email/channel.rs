@@ -16,6 +16,7 @@ use super::transport::{Message, Transport};
 use super::{address, compose, limit, outcome, store};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, Db};
+use crate::delivery::limit::store as limits;
 use crate::delivery::{Attempt, Channel, Hold, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
 
@@ -179,7 +180,7 @@ impl Channel for EmailChannel {
             let Some(limit) = limit::of_lane(&config, Priority::of_lane(lane)) else {
                 return Ok(Room { granted: wanted, hold: None });
             };
-            let usage = limit::store::usage_of(conn, limit::HOURLY, now).await?;
+            let usage = limits::usage_of(conn, &limit::hourly(limit), now).await?;
             let granted = usize::try_from(usage.left(limit)).unwrap_or(usize::MAX).min(wanted);
             Ok(Room { granted, hold: (granted < wanted).then(|| limit::hold(&config, usage)) })
         }
@@ -195,12 +196,13 @@ impl Channel for EmailChannel {
     ) -> BoxFuture<'a, Result<()>> {
         async move {
             let config = self.config.load_full();
-            if count == 0 || limit::of_lane(&config, Priority::of_lane(lane)).is_none() {
+            let Some(limit) = limit::of_lane(&config, Priority::of_lane(lane)).filter(|_| count > 0) else {
                 return Ok(());
-            }
-            let mut usage = limit::store::usage_of(conn, limit::HOURLY, now).await?;
+            };
+            let limit = limit::hourly(limit);
+            let mut usage = limits::usage_of(conn, &limit, now).await?;
             usage.used += count as u64;
-            limit::store::put(conn, limit::HOURLY, usage).await
+            limits::put(conn, &limit, usage).await
         }
         .boxed()
     }

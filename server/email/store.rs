@@ -19,6 +19,7 @@ use crate::db::schema::{
 };
 use crate::db::types::StringList;
 use crate::db::{Conn, Db};
+use crate::delivery::limit::store as limits;
 use crate::delivery::{Hold, State, Table};
 use crate::error::Result;
 use crate::on;
@@ -222,7 +223,8 @@ async fn hold_by_domain(
         domains.dedup();
         for domain in &domains {
             if !usages.contains_key(domain) {
-                let usage = limit::store::usage_of(conn, &limit::of_domain(domain), now).await?;
+                let limit = limit::of_domain(domain, config.domain_limits[domain]);
+                let usage = limits::usage_of(conn, &limit, now).await?;
                 usages.insert(domain.clone(), usage);
             }
         }
@@ -237,7 +239,7 @@ async fn hold_by_domain(
         }
     }
     for (domain, usage) in usages {
-        limit::store::put(conn, &limit::of_domain(&domain), usage).await?;
+        limits::put(conn, &limit::of_domain(&domain, config.domain_limits[&domain]), usage).await?;
     }
     Ok(())
 }

@@ -96,7 +96,8 @@ pub(in crate::delivery) async fn release_held(db: &Db, table: Table, now: Timest
         Box::pin(async move {
             let release = |b1: &str, b2: &str| {
                 format!(
-                    "UPDATE {} SET next_attempt_at = {b1} WHERE status = 'held' AND next_attempt_at > {b2}",
+                    "UPDATE {} SET next_attempt_at = {b1}
+                     WHERE {WAITING} AND status = 'held' AND next_attempt_at > {b2}",
                     table.name()
                 )
             };

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use super::address;
 use super::channel::EmailChannel;
 use super::config::{EmailConfig, SharedConfig};
-use super::limit::{self, Usage};
+use super::limit;
 use super::model::{Mail, Priority, Settled};
 use super::suppression;
 use super::transport::Transport;
 use crate::clock::Timestamp;
 use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
 use crate::delivery::engine::FIRST_TOKEN;
+use crate::delivery::limit::{Usage, store as limits};
 use crate::delivery::{Engine, Leased, Slot, State};
 
 /// Bodies above this are not kept in memory while a mail waits in hand: they are read when its turn comes.
@@ -123,7 +124,7 @@ impl Intake {
         for (priority, grant) in Priority::ALL.into_iter().zip(&mut grants) {
             let wanted = wanted(&rows, priority, &config);
             if let Some(limit) = limit::of_lane(&config, priority).filter(|_| wanted > 0) {
-                let (left, usage) = limit::store::take_sqlite(conn, limit::HOURLY, limit, wanted, now)?;
+                let (left, usage) = limits::take_sqlite(conn, &limit::hourly(limit), wanted, now)?;
                 *grant = Grant { left, usage: Some(usage) };
             }
         }
@@ -150,8 +151,7 @@ impl Intake {
         for (priority, grant) in Priority::ALL.into_iter().zip(&mut grants) {
             let wanted = wanted(&rows, priority, &config);
             if let Some(limit) = limit::of_lane(&config, priority).filter(|_| wanted > 0) {
-                let (left, usage) =
-                    limit::store::take_postgres(conn, limit::HOURLY, limit, wanted, now).await?;
+                let (left, usage) = limits::take_postgres(conn, &limit::hourly(limit), wanted, now).await?;
                 *grant = Grant { left, usage: Some(usage) };
             }
         }

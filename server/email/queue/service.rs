@@ -6,6 +6,7 @@ use super::Stats;
 use super::store::{self, EmailFilter, Queued, RecipientRow, RetryFilter};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::Db;
+use crate::delivery::limit::store as limits;
 use crate::delivery::store::{AttemptRow, attempts};
 use crate::delivery::{Engine, Hold, State, Table};
 use crate::email::activity::{self, Activity};
@@ -107,7 +108,7 @@ impl QueueService {
         let mut holds: Vec<Hold> =
             of_transport.map(|hold| Hold { why: hold.why, until: now + hold.retry_in }).collect();
         if let Some(limit) = limit::of_lane(&config, Priority::Transactional) {
-            let usage = limit::store::look(&mut self.db.reader().await?, limit::HOURLY, now).await?;
+            let usage = limits::look(&mut self.db.reader().await?, &limit::hourly(limit), now).await?;
             if usage.left(limit) == 0 {
                 holds.push(limit::hold(&config, usage));
             }

@@ -1,0 +1,84 @@
+//! How many deliveries are taken in hand in a time.
+//!
+//! A limit is a row of `send_limits`: how much is used since its window began.  It is taken from inside the transaction
+//! that takes the deliveries in hand, so that it holds over all nodes and over a crash.  A window begins with the first
+//! delivery after the one before has ended; what does not fit waits for its end, and none is lost.
+
+pub mod store;
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// A limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The name of its row.
+    pub name: String,
+    /// How many in a window.
+    pub most: u64,
+    /// How long a window is.
+    pub window: Duration,
+}
+
+/// What is used of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// When its window began.
+    pub window_start: Timestamp,
+    /// How many were taken in hand since.
+    pub used: u64,
+    /// How long a window is.
+    pub window: Duration,
+}
+
+impl Usage {
+    /// The usage at this time: nothing once the window has ended.
+    #[must_use]
+    pub fn at(self, now: Timestamp) -> Self {
+        if now >= self.window_start + self.window || now < self.window_start {
+            Self { window_start: now, used: 0, ..self }
+        } else {
+            self
+        }
+    }
+
+    /// How many more may be taken in hand under this limit.
+    pub fn left(self, limit: u64) -> u64 {
+        limit.saturating_sub(self.used)
+    }
+
+    /// When the window ends.
+    pub fn end(self) -> Timestamp {
+        self.window_start + self.window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_window_ever_lets_more_through_than_the_limit(
+            limit in 1..50u64,
+            wishes in prop::collection::vec((0..4_000u64, 0..40u64), 1..60),
+        ) {
+            let (mut now, mut usage) = (Timestamp::from_micros(1), Usage { window_start: Timestamp::from_micros(0), used: 0, window: Duration::from_secs(3_600) });
+            let mut passed: Vec<(Timestamp, u64)> = Vec::new();
+            for (seconds, wanted) in wishes {
+                now = now + Duration::from_secs(seconds);
+                usage = usage.at(now);
+                let granted = wanted.min(usage.left(limit));
+                usage.used += granted;
+                passed.push((usage.window_start, granted));
+            }
+            for (window, _) in &passed {
+                let sum: u64 = passed.iter().filter(|(start, _)| start == window).map(|(_, granted)| granted).sum();
+                prop_assert!(sum <= limit);
+            }
+        }
+    }
+}
