@@ -12,7 +12,9 @@ use switchboard::config::Config;
 use switchboard_client::Client;
 use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::event::v1::GetEventRequest;
-use switchboard_client::webhook::v1::{CreateWebhookRequest, ListWebhookDeliveriesRequest, Webhook};
+use switchboard_client::webhook::v1::{
+    CreateWebhookRequest, ListWebhookDeliveriesRequest, Webhook, WebhookRateLimit,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -142,6 +144,11 @@ impl Process {
             name: "test".into(),
             url: receiver.url("/"),
             event_types: vec!["*".into()],
+            // High enough never to hold anything back: what is tested is that its accounting survives too.
+            rate_limit: Some(WebhookRateLimit {
+                requests: 1_000_000_000,
+                period: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
+            }),
             ..Default::default()
         };
         let request = CreateWebhookRequest { webhook: Some(webhook), ..Default::default() };

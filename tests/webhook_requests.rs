@@ -14,7 +14,8 @@ use switchboard_client::event::v1::{CreateEventTypeRequest, EventType};
 use switchboard_client::webhook::v1::{
     CreateWebhookRequest, GetWebhookStatsRequest, GetWebhookStatsResponse, ListWebhookDeliveriesRequest,
     RetryFailedWebhookDeliveriesRequest, RetryWebhookDeliveryRequest, TestWebhookRequest,
-    TestWebhookResponse, UpdateWebhookRequest, Webhook, WebhookDelivery, WebhookRetryPolicy,
+    TestWebhookResponse, UpdateWebhookRequest, Webhook, WebhookDelivery, WebhookRateLimit,
+    WebhookRetryPolicy,
 };
 use tonic::{Code, Status};
 
@@ -69,6 +70,20 @@ async fn stats(
 fn micros(duration: &Option<prost_types::Duration>) -> i64 {
     let duration = duration.unwrap();
     duration.seconds * 1_000_000 + i64::from(duration.nanos) / 1_000
+}
+
+fn limit(requests: i32, period: i64) -> Option<WebhookRateLimit> {
+    Some(WebhookRateLimit { requests, period: Some(seconds(period)) })
+}
+
+/// Waits until so many deliveries to an endpoint are held, and answers them.
+async fn held(server: &Server, webhook_id: &str, number: usize) -> Vec<WebhookDelivery> {
+    eventually(&format!("{number} deliveries are held"), async || {
+        let mut all = all_to(server, webhook_id).await;
+        all.retain(|one| one.state() == DeliveryState::Held);
+        (all.len() == number).then_some(all)
+    })
+    .await
 }
 
 /// Waits until so many deliveries to an endpoint have ended.
@@ -161,6 +176,10 @@ on_both! {
         status::expect_violations(&refused, &["webhook.timeout", "webhook.retry_policy.schedule"]);
         let refused = create(&server, Webhook { timeout: Some(seconds(-1)), ..endpoint(&receiver) }).await.unwrap_err();
         status::expect_violations(&refused, &["webhook.timeout"]);
+        for (bad, field) in [(limit(0, 60), "requests"), (limit(-1, 60), "requests"), (limit(1, 0), "period"), (limit(1, 86_401), "period")] {
+            let refused = update(Webhook { id: webhook.id.clone(), rate_limit: bad, ..Default::default() }).await.unwrap_err();
+            status::expect_violations(&refused, &[&format!("webhook.rate_limit.{field}")]);
+        }
         let good = Webhook { timeout: Some(seconds(5)), retry_policy: retries(&[60], true), ..bad };
         let updated = update(good).await.unwrap();
         assert_eq!((updated.timeout, updated.retry_policy), (Some(seconds(5)), retries(&[60], true)));
@@ -236,6 +255,67 @@ on_both! {
         failed(&other.id, 3).await;
         let refused = server.client.webhooks().retry_failed_webhook_deliveries(RetryFailedWebhookDeliveriesRequest::default()).await;
         status::expect_violations(&refused.unwrap_err(), &["created_after"]);
+    }
+
+    async fn what_is_over_the_hourly_limit_waits_and_none_is_lost(server: Server) {
+        let receiver = Receiver::start().await;
+        set(&server.client, json!({"webhook.hourly_limit": 3})).await;
+        let one = create(&server, endpoint(&receiver)).await.unwrap();
+        let free = Webhook { url: receiver.url("/free"), rate_limit: limit(100, 1), ..endpoint(&receiver) };
+        let free = create(&server, free).await.unwrap();
+        for _ in 0..5 {
+            server.publish("a.b", "{}").await;
+        }
+        ended(&server, &free.id, 5).await;
+        ended(&server, &one.id, 3).await;
+        let held = held(&server, &one.id, 2).await;
+        assert!(held.iter().all(|one| one.last_error.contains("the limit of 3 requests in 3600 s is used up")), "{held:?}");
+        // What is used is kept.
+        let server = server.restart().await;
+        server.publish("a.b", "{}").await;
+        ended(&server, &free.id, 6).await;
+        assert_eq!(receiver.received_on("/").len(), 3);
+        server.advance(Duration::from_secs(3_600));
+        ended(&server, &one.id, 6).await;
+        assert_eq!(receiver.received_on("/").len(), 6);
+    }
+
+    async fn a_limit_that_is_raised_lets_go_at_once_what_waited(server: Server) {
+        let receiver = Receiver::start().await;
+        let own = Webhook { rate_limit: limit(2, 86_400), ..endpoint(&receiver) };
+        let own = create(&server, own).await.unwrap();
+        assert_eq!(own.rate_limit, limit(2, 86_400));
+        set(&server.client, json!({"webhook.hourly_limit": 1})).await;
+        let default = create(&server, endpoint(&receiver)).await.unwrap();
+        for _ in 0..4 {
+            server.publish("a.b", "{}").await;
+        }
+        ended(&server, &own.id, 2).await;
+        ended(&server, &default.id, 1).await;
+        held(&server, &own.id, 2).await;
+        held(&server, &default.id, 3).await;
+        let request = UpdateWebhookRequest {
+            webhook: Some(Webhook { id: own.id.clone(), rate_limit: limit(100, 86_400), ..Default::default() }),
+            update_mask: None,
+        };
+        server.client.webhooks().update_webhook(request).await.unwrap();
+        ended(&server, &own.id, 4).await;
+        set(&server.client, json!({"webhook.hourly_limit": 0})).await;
+        ended(&server, &default.id, 4).await;
+    }
+
+    async fn retries_count_and_a_new_window_begins_with_its_first_request(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::StatusThen(vec![503, 200]));
+        let webhook = Webhook { rate_limit: limit(1, 60), retry_policy: retries(&[30], false), ..endpoint(&receiver) };
+        let webhook = create(&server, webhook).await.unwrap();
+        server.publish("a.b", "{}").await;
+        until(&server, &webhook.id, DeliveryState::Retrying, 1).await;
+        server.advance(Duration::from_secs(33));
+        held(&server, &webhook.id, 1).await;
+        assert_eq!(receiver.received().len(), 1);
+        server.advance(Duration::from_secs(27));
+        until(&server, &webhook.id, DeliveryState::Succeeded, 2).await;
     }
 
     async fn requests_are_counted_by_endpoint_and_time(server: Server) {

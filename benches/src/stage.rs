@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use switchboard_client::webhook::v1::{CreateWebhookRequest, Webhook};
+use switchboard_client::webhook::v1::{CreateWebhookRequest, Webhook, WebhookRateLimit};
 
 use crate::client::{self, WANTED};
 use crate::error::{Context, Error, Result};
@@ -95,6 +95,11 @@ impl Stage<'_> {
                 name: format!("Endpoint {number}"),
                 url: self.sink.url(number),
                 event_types: vec![WANTED.to_owned()],
+                // A limit that is never reached: what it costs to count belongs to the measurement.
+                rate_limit: Some(WebhookRateLimit {
+                    requests: i32::MAX,
+                    period: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
+                }),
                 ..Webhook::default()
             };
             let request = CreateWebhookRequest { webhook: Some(webhook), ..CreateWebhookRequest::default() };

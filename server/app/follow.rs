@@ -33,7 +33,8 @@ pub(super) fn settings(
     transport: Arc<SmtpTransport>,
     emails: Engine<EmailChannel>,
     registry: Arc<Registry>,
-    retries: Arc<Defaults>,
+    webhook_defaults: Arc<Defaults>,
+    webhook_engine: Engine<WebhookChannel>,
 ) {
     settings.check_with(mail::check);
     settings.check_with(webhooks::check);
@@ -51,7 +52,15 @@ pub(super) fn settings(
             });
         }
         registry.set_strict(values.boolean("events.strict_types"));
-        retries.set(&webhooks::retry_policy(values));
+        if webhook_defaults.set(webhooks::settings(values)) {
+            // What waits for the old limit may go out under the new one.
+            let engine = webhook_engine.clone();
+            tokio::spawn(async move {
+                if let Err(error) = engine.unblock().await {
+                    tracing::warn!(%error, "held deliveries could not be released; they go at their time");
+                }
+            });
+        }
     });
 }
 
@@ -61,6 +70,7 @@ pub(super) async fn other_nodes(
     settings: Arc<SettingsService>,
     context: Arc<PublishContext>,
     library: Arc<Library>,
+    webhook_engine: Engine<WebhookChannel>,
     stop: CancellationToken,
 ) {
     while !cancelled_within(POLL, &stop).await {
@@ -70,6 +80,8 @@ pub(super) async fn other_nodes(
             library.follow(&mut conn).await?;
             if revision::current(&mut conn, revision::SUBSCRIPTIONS).await? != context.registry.revision() {
                 context.refresh(&mut conn).await?;
+                // An endpoint's limit may have changed.
+                webhook_engine.unblock().await?;
             }
             crate::error::Result::<()>::Ok(())
         };

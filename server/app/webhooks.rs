@@ -2,17 +2,19 @@
 
 use crate::settings::Values;
 use crate::webhook::RetryPolicy;
-use crate::webhook::policy::parse_schedule;
+use crate::webhook::policy::{Settings, parse_schedule};
 
 const SCHEDULE: &str = "webhook.retry_schedule";
 
 /// What holds for endpoints that say nothing.
-pub(super) fn retry_policy(values: &Values) -> RetryPolicy {
-    RetryPolicy {
+pub(super) fn settings(values: &Values) -> Settings {
+    let retry_policy = RetryPolicy {
         // What is kept was checked; a pinned one too, at the start.
         schedule: parse_schedule(values.text(SCHEDULE)).unwrap_or_default(),
         retry_client_errors: values.boolean("webhook.retry_client_errors"),
-    }
+    };
+    let hourly_limit = u32::try_from(values.integer("webhook.hourly_limit")).unwrap_or(0);
+    Settings { retry_policy, hourly_limit }
 }
 
 /// What is wrong with values that the catalogue can not judge.

@@ -112,7 +112,7 @@ pub struct Wired {
     enqueues: Lane<EnqueueWrite>,
     activities: Lane<ActivityWrite>,
     rules: Rules,
-    retries: Arc<Defaults>,
+    defaults: Arc<Defaults>,
     sender: Arc<Sender>,
     tally: Arc<Tally>,
 }
@@ -147,8 +147,8 @@ impl Wired {
 
         let rules = Rules { guard: Guard::new(config.allow_network.clone()), https_only: config.production };
         let directory = Directory::new(keyring.sealer.clone());
-        let retries = Defaults::new(&webhooks::retry_policy(&settings.values()));
-        let sender = Sender::new(rules.guard.clone(), Arc::clone(&retries), clock.clone())?;
+        let defaults = Defaults::new(webhooks::settings(&settings.values()));
+        let sender = Sender::new(rules.guard.clone(), Arc::clone(&defaults), clock.clone())?;
         let tally = Arc::new(Tally::default());
         let channel = WebhookChannel {
             directory: Arc::clone(&directory),
@@ -159,6 +159,7 @@ impl Wired {
         let webhook_fanout = WebhookFanout {
             directory: Arc::clone(&directory),
             engine: webhook_engine.clone(),
+            defaults: Arc::clone(&defaults),
             ids: Arc::clone(ids),
         };
         let transport = Arc::new(SmtpTransport::new(clock.clone(), machine.random.clone()));
@@ -222,7 +223,7 @@ impl Wired {
             enqueues,
             activities,
             rules,
-            retries,
+            defaults,
             sender,
             tally,
             ground,
@@ -238,8 +239,9 @@ impl Wired {
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
         let (config, transport) = (Arc::clone(&self.config), Arc::clone(&self.transport));
         let emails = self.email_engine.clone();
-        let (registry, retries) = (Arc::clone(&self.registry), Arc::clone(&self.retries));
-        follow::settings(&self.settings, config, transport, emails, registry, retries);
+        let (registry, defaults) = (Arc::clone(&self.registry), Arc::clone(&self.defaults));
+        let webhooks = self.webhook_engine.clone();
+        follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
@@ -257,6 +259,7 @@ impl Wired {
                 settings,
                 context,
                 Arc::clone(&self.library),
+                self.webhook_engine.clone(),
                 stop(),
             ));
             // The lease must outlive the attempts that a drain waits for.

@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 21] = [
+const PLAIN: [Definition; 22] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -320,6 +320,13 @@ const PLAIN: [Definition; 21] = [
         default: "\"support@example.com\"",
         description: "Where a recipient can ask for help.",
         environment: &["SUPPORT_EMAIL"],
+    },
+    Definition {
+        key: "webhook.hourly_limit",
+        kind: Type::Integer(0, 1_000_000_000),
+        default: "1000",
+        description: "How many requests go to an endpoint in an hour, for endpoints without a limit of their own; 0 means any number. What is over waits.",
+        environment: &[],
     },
     Definition {
         key: "webhook.retry_client_errors",

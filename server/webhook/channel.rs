@@ -12,12 +12,13 @@ use http_body_util::Full;
 use super::client::{Answer, Client, Failure};
 use super::directory::{Directory, Endpoint};
 use super::guard::Guard;
-use super::policy::{Defaults, Ready};
+use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
 use crate::clock::{SharedClock, Stopwatch, Timestamp};
 use crate::db::{Conn, revision};
-use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Table};
+use crate::delivery::limit::{Limit, store as limits};
+use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
 use crate::event::Fact;
 
@@ -69,7 +70,7 @@ impl Sender {
     }
 
     fn policy(&self, endpoint: &Endpoint) -> Ready {
-        endpoint.policy.clone().unwrap_or_else(|| Ready::clone(&self.defaults.get()))
+        endpoint.policy.clone().unwrap_or_else(|| self.defaults.policy())
     }
 }
 
@@ -83,6 +84,13 @@ pub struct WebhookChannel {
     pub tally: Arc<Tally>,
 }
 
+impl WebhookChannel {
+    fn limit(&self, lane: &str) -> Option<Limit> {
+        let own = self.directory.find(lane)?.rate_limit;
+        self.sender.defaults.limit(lane, own)
+    }
+}
+
 impl Channel for WebhookChannel {
     type Payload = Arc<Fact>;
 
@@ -93,7 +101,7 @@ impl Channel for WebhookChannel {
     fn policy(&self, job: &Leased<Arc<Fact>>) -> Arc<Policy> {
         match self.directory.find(&job.lane) {
             Some(endpoint) => self.sender.policy(&endpoint).policy,
-            None => Arc::clone(&self.sender.defaults.get().policy),
+            None => self.sender.defaults.policy().policy,
         }
     }
 
@@ -110,6 +118,42 @@ impl Channel for WebhookChannel {
             // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
             None => failed(Outcome::Retry { after: None }, "the endpoint can not be used".into()),
         }
+    }
+
+    fn room<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        lane: &'a str,
+        wanted: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Room>> {
+        async move {
+            let Some(limit) = self.limit(lane) else {
+                return Ok(Room { granted: wanted, hold: None });
+            };
+            let usage = limits::usage_of(conn, &limit, now).await?;
+            let granted = usize::try_from(usage.left(limit.most)).unwrap_or(usize::MAX).min(wanted);
+            Ok(Room { granted, hold: (granted < wanted).then(|| hold(&limit, usage)) })
+        }
+        .boxed()
+    }
+
+    fn claimed<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        lane: &'a str,
+        count: usize,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let Some(limit) = self.limit(lane).filter(|_| count > 0) else {
+                return Ok(());
+            };
+            let mut usage = limits::usage_of(conn, &limit, now).await?;
+            usage.used += count as u64;
+            limits::put(conn, &limit, usage).await
+        }
+        .boxed()
     }
 
     fn load<'a>(

@@ -12,7 +12,7 @@ use http::{HeaderMap, Uri};
 use url::Url;
 
 use super::model::{Webhook, literal_address};
-use super::policy::{Ready, TIMEOUT};
+use super::policy::{RateLimit, Ready, TIMEOUT};
 use super::rotation::{self, FormerSecret, former_place};
 use super::secret::Key;
 use super::signature::Signer;
@@ -43,6 +43,8 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// When a failed request is made again, if it has a policy of its own.
     pub policy: Option<Ready>,
+    /// How many requests go to it, if it has a limit of its own.
+    pub rate_limit: Option<RateLimit>,
     patterns: Vec<Pattern>,
 }
 
@@ -146,6 +148,7 @@ impl Directory {
             signer,
             timeout: webhook.options.timeout.unwrap_or(TIMEOUT),
             policy: webhook.options.retry_policy.as_ref().map(Ready::from),
+            rate_limit: webhook.options.rate_limit,
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))
     }

@@ -1,5 +1,6 @@
 //! The deliveries that a publish makes: one for each event and each endpoint that wants it.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -7,10 +8,12 @@ use futures_util::future::BoxFuture;
 
 use super::channel::WebhookChannel;
 use super::directory::Directory;
+use super::policy::Defaults;
 use super::store::{self, NewDelivery};
 use crate::clock::Timestamp;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
 use crate::delivery::engine::FIRST_TOKEN;
+use crate::delivery::limit::store::{self as limits, Wish};
 use crate::delivery::{Engine, Leased, Slot};
 use crate::error::Result;
 use crate::event::{Event, Fact, Fanout, Planned};
@@ -24,6 +27,8 @@ pub struct WebhookFanout {
     pub directory: Arc<Directory>,
     /// Carries the deliveries.
     pub engine: Engine<WebhookChannel>,
+    /// The limits of endpoints without their own.
+    pub defaults: Arc<Defaults>,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
 }
@@ -33,6 +38,45 @@ struct PlannedDeliveries {
     rows: Vec<NewDelivery>,
     /// The deliveries that have room, in the order of the rows that are leased.
     jobs: Vec<(Slot<Payload>, Leased<Payload>)>,
+    /// What the endpoints of the jobs have limits for, by name.
+    wishes: BTreeMap<Arc<str>, Wish>,
+    now: Timestamp,
+}
+
+impl PlannedDeliveries {
+    fn wishes(&self) -> Vec<Wish> {
+        self.wishes.values().cloned().collect()
+    }
+
+    /// Lets those wait that are over a limit, the newest ones.
+    fn keep(&mut self, granted: Vec<u64>) {
+        let wishes = std::mem::take(&mut self.wishes);
+        let mut over: HashMap<Arc<str>, u64> = wishes
+            .into_iter()
+            .zip(granted)
+            .map(|((lane, wish), granted)| (lane, wish.wanted - granted))
+            .filter(|(_, over)| *over > 0)
+            .collect();
+        if over.is_empty() {
+            return;
+        }
+        let mut waiting = HashSet::new();
+        let mut kept = Vec::with_capacity(self.jobs.len());
+        for (slot, job) in std::mem::take(&mut self.jobs).into_iter().rev() {
+            match over.get_mut(&job.lane).filter(|over| **over > 0) {
+                Some(over) => {
+                    *over -= 1;
+                    waiting.insert(job.id);
+                }
+                None => kept.push((slot, job)),
+            }
+        }
+        kept.reverse();
+        self.jobs = kept;
+        for row in self.rows.iter_mut().filter(|row| waiting.contains(&row.id)) {
+            row.lease_owner = None;
+        }
+    }
 }
 
 impl Fanout for WebhookFanout {
@@ -46,7 +90,7 @@ impl Fanout for WebhookFanout {
 
     fn plan(&self, events: &[Event], now: Timestamp) -> Option<Box<dyn Planned>> {
         let endpoints = self.directory.endpoints();
-        let (mut rows, mut jobs) = (Vec::new(), Vec::new());
+        let (mut rows, mut jobs, mut wishes) = (Vec::new(), Vec::new(), BTreeMap::<Arc<str>, Wish>::new());
         for Event { fact, .. } in events {
             for endpoint in &*endpoints.wanting(&fact.event_type) {
                 let id = self.ids.next(Kind::WebhookDelivery);
@@ -59,6 +103,11 @@ impl Fanout for WebhookFanout {
                     now,
                 });
                 if let Some(slot) = slot {
+                    if let Some(wish) = wishes.get_mut(&endpoint.id) {
+                        wish.wanted += 1;
+                    } else if let Some(limit) = self.defaults.limit(&endpoint.id, endpoint.rate_limit) {
+                        wishes.insert(Arc::clone(&endpoint.id), Wish { limit, wanted: 1 });
+                    }
                     let (lane, payload) = (Arc::clone(&endpoint.id), Arc::clone(fact));
                     jobs.push((
                         slot,
@@ -78,17 +127,28 @@ impl Fanout for WebhookFanout {
         if rows.is_empty() {
             return None;
         }
-        Some(Box::new(PlannedDeliveries { engine: self.engine.clone(), rows, jobs }))
+        Some(Box::new(PlannedDeliveries { engine: self.engine.clone(), rows, jobs, wishes, now }))
     }
 }
 
 impl Planned for PlannedDeliveries {
     fn sqlite(&mut self, conn: &mut SqliteWriter) -> QueryResult<()> {
+        if !self.wishes.is_empty() {
+            let granted = limits::take_each_sqlite(conn, &self.wishes(), self.now)?;
+            self.keep(granted);
+        }
         store::insert_deliveries_sqlite(conn, &self.rows)
     }
 
     fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
-        store::insert_deliveries_postgres(conn, &self.rows).boxed()
+        async move {
+            if !self.wishes.is_empty() {
+                let granted = limits::take_each_postgres(conn, &self.wishes(), self.now).await?;
+                self.keep(granted);
+            }
+            store::insert_deliveries_postgres(conn, &self.rows).await
+        }
+        .boxed()
     }
 
     fn committed(self: Box<Self>) {

@@ -7,7 +7,8 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::delivery::Policy;
+use crate::delivery::limit::{Limit, Usage};
+use crate::delivery::{Hold, Policy};
 use crate::error::Violations;
 
 /// How long a request may take when its endpoint does not say.
@@ -15,9 +16,12 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=TIMEOUT;
 const WAITS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 60 * 60);
+const PERIODS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 const WAIT_COUNT: usize = 20;
 /// The most that a receiver's `Retry-After` puts off the next request.
-const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+const LONGEST_WAIT: Duration = HOUR;
+const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// What few endpoints have, as it is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +33,18 @@ pub struct Options {
     /// When a failed request is made again; `None` is as the settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,
+    /// How many requests go to it; `None` is as the settings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How many requests go to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// So many.
+    pub requests: u32,
+    /// In each such time.
+    pub period: Duration,
 }
 
 /// When a failed request is made again.
@@ -47,6 +63,11 @@ impl Options {
         violations.require(fits, "webhook.timeout", "must be from 1 to 30 seconds");
         if let Some(policy) = &self.retry_policy {
             violations.check("webhook.retry_policy.schedule", check_schedule(&policy.schedule));
+        }
+        if let Some(limit) = &self.rate_limit {
+            violations.require(limit.requests > 0, "webhook.rate_limit.requests", "must be 1 or more");
+            let fits = PERIODS.contains(&limit.period);
+            violations.require(fits, "webhook.rate_limit.period", "must be from 1 second to 1 day");
         }
     }
 }
@@ -117,23 +138,55 @@ impl Ready {
 }
 
 /// What the settings say, for endpoints that say nothing.
-pub struct Defaults(ArcSwap<Ready>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// When a failed request is made again.
+    pub retry_policy: RetryPolicy,
+    /// How many requests go to each endpoint in an hour; 0 means any number.
+    pub hourly_limit: u32,
+}
+
+/// The settings, ready to use.
+pub struct Defaults(ArcSwap<(Settings, Ready)>);
 
 impl Defaults {
-    /// Defaults that are this policy.
-    pub fn new(policy: &RetryPolicy) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(policy.into())))
+    /// Defaults that are these settings.
+    pub fn new(settings: Settings) -> Arc<Self> {
+        let ready = Ready::from(&settings.retry_policy);
+        Arc::new(Self(ArcSwap::from_pointee((settings, ready))))
     }
 
-    /// Sets them.
-    pub fn set(&self, policy: &RetryPolicy) {
-        self.0.store(Arc::new(policy.into()));
+    /// Sets them; answers whether that changed anything.
+    pub fn set(&self, settings: Settings) -> bool {
+        if self.0.load().0 == settings {
+            return false;
+        }
+        let ready = Ready::from(&settings.retry_policy);
+        self.0.store(Arc::new((settings, ready)));
+        true
     }
 
-    /// What they are now.
-    pub fn get(&self) -> Arc<Ready> {
-        self.0.load_full()
+    /// The policy now.
+    pub fn policy(&self) -> Ready {
+        self.0.load().1.clone()
     }
+
+    /// The limit of an endpoint, given its own; `None` when there is none.
+    pub fn limit(&self, webhook_id: &str, own: Option<RateLimit>) -> Option<Limit> {
+        let hourly = || match self.0.load().0.hourly_limit {
+            0 => None,
+            requests => Some(RateLimit { requests, period: HOUR }),
+        };
+        let RateLimit { requests, period } = own.or_else(hourly)?;
+        Some(Limit { name: format!("webhook:{webhook_id}"), most: requests.into(), window: period })
+    }
+}
+
+/// Why deliveries wait that are over a limit.
+pub fn hold(limit: &Limit, usage: Usage) -> Hold {
+    let (most, seconds, until) = (limit.most, limit.window.as_secs_f64(), usage.end());
+    let why = format!("the limit of {most} requests in {seconds} s is used up: more go out at {until}");
+    Hold { why, until }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::model::Webhook;
-use super::policy::RetryPolicy;
+use super::policy::{RateLimit, RetryPolicy};
 use super::replay::Tested;
 use super::rotation::Rotation;
 use super::secret::Signing;
@@ -25,8 +25,17 @@ use crate::secret::SecretText;
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 8] =
-    ["name", "url", "event_types", "description", "active", "headers", "timeout", "retry_policy"];
+const CHANGEABLE: [&str; 9] = [
+    "name",
+    "url",
+    "event_types",
+    "description",
+    "active",
+    "headers",
+    "timeout",
+    "retry_policy",
+    "rate_limit",
+];
 
 #[tonic::async_trait]
 impl pb::webhook_service_server::WebhookService for Rpc {
@@ -46,6 +55,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             headers: Some(webhook.headers.into_iter().collect()),
             timeout: Some(webhook.timeout.map(length)),
             retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
+            rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
             version: None,
         };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
@@ -91,6 +101,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             headers: mask.take("headers", webhook.headers.into_iter().collect()),
             timeout: mask.take("timeout", webhook.timeout.map(length)),
             retry_policy: mask.take("retry_policy", webhook.retry_policy.map(RetryPolicy::from)),
+            rate_limit: mask.take("rate_limit", webhook.rate_limit.map(RateLimit::from)),
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;
@@ -262,6 +273,20 @@ impl From<RetryPolicy> for pb::WebhookRetryPolicy {
     }
 }
 
+impl From<pb::WebhookRateLimit> for RateLimit {
+    fn from(limit: pb::WebhookRateLimit) -> Self {
+        let requests = u32::try_from(limit.requests).unwrap_or(0);
+        Self { requests, period: limit.period.map_or(Duration::ZERO, length) }
+    }
+}
+
+impl From<RateLimit> for pb::WebhookRateLimit {
+    fn from(limit: RateLimit) -> Self {
+        let requests = i32::try_from(limit.requests).unwrap_or(i32::MAX);
+        Self { requests, period: Some(duration(limit.period)) }
+    }
+}
+
 impl From<Tested> for pb::WebhookAttempt {
     fn from(tested: Tested) -> Self {
         Self {
@@ -286,6 +311,7 @@ impl Rpc {
         pb::Webhook {
             timeout: webhook.options.timeout.map(duration),
             retry_policy: webhook.options.retry_policy.map(pb::WebhookRetryPolicy::from),
+            rate_limit: webhook.options.rate_limit.map(pb::WebhookRateLimit::from),
             signing: signing.into(),
             public_key: webhook.public_key,
             previous_secret_expire_time: end.map(timestamp),

@@ -11,7 +11,7 @@ use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
 use super::model::{Webhook, normal_url};
-use super::policy::{Options, RetryPolicy};
+use super::policy::{Options, RateLimit, RetryPolicy};
 use super::secret::{self, Signing};
 use super::stats::Tally;
 use super::store::{self, Delivery};
@@ -38,6 +38,7 @@ pub struct WebhookChange {
     pub headers: Option<BTreeMap<String, String>>,
     pub timeout: Option<Option<Duration>>,
     pub retry_policy: Option<Option<RetryPolicy>>,
+    pub rate_limit: Option<Option<RateLimit>>,
     pub version: Option<i64>,
 }
 
@@ -103,6 +104,7 @@ impl WebhookService {
             options: Options {
                 timeout: change.timeout.flatten(),
                 retry_policy: change.retry_policy.flatten(),
+                rate_limit: change.rate_limit.flatten(),
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
@@ -170,29 +172,37 @@ impl WebhookService {
     /// Changes an endpoint.
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
         let (now, rules) = (self.clock.now(), self.rules.clone());
-        self.changed(move |conn| {
-            Box::pin(async move {
-                let mut webhook = store::find(conn, &id).await?;
-                if change.version.is_some_and(|version| version != webhook.version) {
-                    return Err(Error::etag_mismatch(webhook.version.to_string()));
-                }
-                webhook.name = change.name.unwrap_or(webhook.name);
-                webhook.url = change.url.map_or(webhook.url, |url| normal_url(&url));
-                webhook.event_types = change.event_types.unwrap_or(webhook.event_types);
-                webhook.description = change.description.unwrap_or(webhook.description);
-                webhook.active = change.active.unwrap_or(webhook.active);
-                webhook.headers = change.headers.unwrap_or(webhook.headers);
-                let options = &mut webhook.options;
-                options.timeout = change.timeout.unwrap_or(options.timeout);
-                options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
-                webhook.version += 1;
-                webhook.updated_at = now;
-                check(&webhook, &rules)?;
-                store::update(conn, &webhook).await?;
-                Ok(webhook)
+        let limits = change.rate_limit.is_some();
+        let webhook = self
+            .changed(move |conn| {
+                Box::pin(async move {
+                    let mut webhook = store::find(conn, &id).await?;
+                    if change.version.is_some_and(|version| version != webhook.version) {
+                        return Err(Error::etag_mismatch(webhook.version.to_string()));
+                    }
+                    webhook.name = change.name.unwrap_or(webhook.name);
+                    webhook.url = change.url.map_or(webhook.url, |url| normal_url(&url));
+                    webhook.event_types = change.event_types.unwrap_or(webhook.event_types);
+                    webhook.description = change.description.unwrap_or(webhook.description);
+                    webhook.active = change.active.unwrap_or(webhook.active);
+                    webhook.headers = change.headers.unwrap_or(webhook.headers);
+                    let options = &mut webhook.options;
+                    options.timeout = change.timeout.unwrap_or(options.timeout);
+                    options.rate_limit = change.rate_limit.unwrap_or(options.rate_limit);
+                    options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
+                    webhook.version += 1;
+                    webhook.updated_at = now;
+                    check(&webhook, &rules)?;
+                    store::update(conn, &webhook).await?;
+                    Ok(webhook)
+                })
             })
-        })
-        .await
+            .await?;
+        if limits {
+            // What waits for the old limit may go out under the new one.
+            self.engine.unblock().await?;
+        }
+        Ok(webhook)
     }
 
     /// Removes an endpoint with its history.

@@ -10,6 +10,16 @@ pub struct WebhookRetryPolicy {
     #[prost(bool, tag = "2")]
     pub retry_client_errors: bool,
 }
+/// How many requests go to an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WebhookRateLimit {
+    /// So many, from 1.
+    #[prost(int32, tag = "1")]
+    pub requests: i32,
+    /// In each such time, from 1 second to 1 day.
+    #[prost(message, optional, tag = "2")]
+    pub period: ::core::option::Option<::prost_types::Duration>,
+}
 /// An HTTP endpoint that wants events.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Webhook {
@@ -62,6 +72,9 @@ pub struct Webhook {
     /// Until when an earlier secret signs as well; unset when none does. Output only.
     #[prost(message, optional, tag = "15")]
     pub previous_secret_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many requests go to it; what is over waits. Unset means the setting `webhook.hourly_limit`.
+    #[prost(message, optional, tag = "16")]
+    pub rate_limit: ::core::option::Option<WebhookRateLimit>,
 }
 /// One event on its way to one endpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -196,8 +209,8 @@ pub struct UpdateWebhookRequest {
     /// The endpoint, found by `id`; `etag` is checked when given.
     #[prost(message, optional, tag = "1")]
     pub webhook: ::core::option::Option<Webhook>,
-    /// The fields to change: `name`, `url`, `event_types`, `description`, `active`, `headers`, `timeout`, `retry_policy`. Absent
-    /// means those that are set; `*` means all.
+    /// The fields to change: `name`, `url`, `event_types`, `description`, `active`, `headers`, `timeout`, `retry_policy`,
+    /// `rate_limit`. Absent means those that are set; `*` means all.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
