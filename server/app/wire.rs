@@ -138,9 +138,15 @@ impl Wired {
             stop: stops.delivery.clone(),
         };
 
-        let rules = Rules { guard: Guard::new(config.allow_network.clone()), https_only: config.production };
+        let guard = Guard::new(config.allow_network.clone()).with_hosts(&config.allow_host)?;
+        let rules = Rules { guard, https_only: config.production };
         let directory = Directory::new(keyring.sealer.clone());
-        let webhooks = WebhookChannel::new(Arc::clone(&directory), rules.guard.clone(), clock.clone())?;
+        let webhooks = WebhookChannel::new(
+            Arc::clone(&directory),
+            rules.guard.clone(),
+            Arc::clone(&machine.lookup),
+            clock.clone(),
+        )?;
         let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(webhooks), config.webhooks);
         let webhook_fanout = WebhookFanout {
             directory: Arc::clone(&directory),

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 
-use super::client::{Answer, Client, Failure};
+use super::client::{Answer, Client};
 use super::directory::{Directory, Endpoint};
-use super::guard::Guard;
+use super::failure::Failure;
+use super::guard::{Guard, Lookup};
 use super::store;
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, revision};
@@ -34,38 +35,30 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub struct WebhookChannel {
     directory: Arc<Directory>,
     client: Client,
-    guard: Guard,
     clock: SharedClock,
     policy: Arc<Policy>,
 }
 
 impl WebhookChannel {
-    /// A channel that connects where `guard` permits.
-    pub fn new(directory: Arc<Directory>, guard: Guard, clock: SharedClock) -> Result<Self> {
-        let client = Client::new(guard.clone())?;
+    /// A channel that connects where `guard` permits, to what `lookup` finds.
+    pub fn new(
+        directory: Arc<Directory>,
+        guard: Guard,
+        lookup: Arc<dyn Lookup>,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let client = Client::new(guard, lookup)?;
         let schedule = vec![MINUTE, 5 * MINUTE, 15 * MINUTE];
         let policy = Arc::new(Policy { schedule, longest_wait: 60 * MINUTE });
-        Ok(Self { directory, client, guard, clock, policy })
+        Ok(Self { directory, client, clock, policy })
     }
 
     async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
-        if let Some(address) = endpoint.literal
-            && !self.guard.permits(address)
-        {
-            return failed(
-                Outcome::Refused,
-                format!("the address {address} is not allowed as a destination"),
-            );
-        }
         let request = request(endpoint, delivery, fact, self.clock.now());
         match self.client.send(request, TIMEOUT).await {
             Ok(answer) => judge(&answer, self.clock.now()),
             Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
-            Err(Failure::Timeout) => {
-                let error = format!("no complete answer within {} seconds", TIMEOUT.as_secs());
-                failed(Outcome::Retry { after: None }, error)
-            }
-            Err(Failure::Network(error)) => failed(Outcome::Retry { after: None }, error),
+            Err(failure) => failed(Outcome::Retry { after: None }, failure.to_string()),
         }
     }
 }
@@ -182,7 +175,12 @@ mod tests {
     fn answer(status: u16, headers: &[(HeaderName, &'static str)]) -> Answer {
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::from_static(b"a\0b") }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: Bytes::from_static(b"a\0b"),
+            remote: None,
+        }
     }
 
     #[test]

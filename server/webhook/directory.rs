@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
-use url::Url;
 
-use super::model::{Webhook, literal_address};
+use super::model::Webhook;
 use super::signature::Signer;
 use super::store;
 use crate::db::{Conn, revision};
@@ -29,8 +28,6 @@ pub struct Endpoint {
     pub active: bool,
     /// Where requests go.
     pub uri: Uri,
-    /// The address, when the URL names one instead of a host.
-    pub literal: Option<std::net::IpAddr>,
     /// Its own headers.
     pub headers: HeaderMap,
     /// Signs its requests.
@@ -111,8 +108,7 @@ impl Directory {
     fn ready(&self, webhook: &Webhook, sealed: &[u8]) -> Option<Arc<Endpoint>> {
         let place = secret_place(&webhook.id);
         let signer = self.sealer.open_text(place, sealed).ok().and_then(|secret| Signer::new(&secret));
-        let url = Url::parse(&webhook.url).ok();
-        let (Some(signer), Some(url), Ok(uri)) = (signer, url, webhook.url.parse()) else {
+        let (Some(signer), Ok(uri)) = (signer, webhook.url.parse()) else {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
             return None;
         };
@@ -120,7 +116,6 @@ impl Directory {
             id: webhook.id.as_str().into(),
             active: webhook.active,
             uri,
-            literal: literal_address(&url),
             headers: webhook.header_map(),
             signer,
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
