@@ -1,6 +1,5 @@
 //! Who gets no mail and why: the list, the links that recipients follow, and the reports of what came back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
