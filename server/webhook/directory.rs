@@ -65,13 +65,14 @@ impl Endpoints {
 /// The endpoints, always the newest that this node knows.
 pub struct Directory {
     current: ArcSwap<Endpoints>,
+    reading: tokio::sync::Mutex<()>,
     sealer: Sealer,
 }
 
 impl Directory {
     /// An empty directory.
     pub fn new(sealer: Sealer) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::default(), sealer })
+        Arc::new(Self { current: ArcSwap::default(), reading: tokio::sync::Mutex::default(), sealer })
     }
 
     /// The revision that it was read at.
@@ -91,8 +92,13 @@ impl Directory {
 
     /// Reads the endpoints anew.
     pub async fn refresh(&self, conn: &mut Conn) -> Result<()> {
+        // Many changes at once are read together: who waited here mostly finds that another has read its change too.
+        let _one_at_a_time = self.reading.lock().await;
         // The revision first: endpoints that change in between are read again, and never missed.
         let revision = revision::current(conn, revision::SUBSCRIPTIONS).await?;
+        if revision == self.revision() {
+            return Ok(());
+        }
         let rows = store::all(conn).await?;
         let by_age: Vec<_> =
             rows.into_iter().filter_map(|(webhook, sealed)| self.ready(&webhook, &sealed)).collect();

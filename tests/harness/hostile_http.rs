@@ -298,7 +298,7 @@ impl Connection {
             }
             Attack::GzipBomb => {
                 let length = shared.bomb.len();
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-encoding: gzip\r\n";
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: gzip\r\n";
                 self.send(format!("{head}content-length: {length}\r\n\r\n")).await?;
                 self.send(&shared.bomb).await
             }
@@ -310,8 +310,8 @@ impl Connection {
                     _ => format!("http://{a}.{b}.{c}.{d}:{port}/"),
                 };
                 let status = ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"][number / 2 % 4];
-                let head = format!("HTTP/1.1 {status}\r\nlocation: {target}\r\ncontent-length: 0\r\n\r\n");
-                self.send(head).await
+                let head = format!("HTTP/1.1 {status}\r\nlocation: {target}\r\n");
+                self.send(format!("{head}connection: close\r\ncontent-length: 0\r\n\r\n")).await
             }
             Attack::Rebinding => {
                 self.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").await
