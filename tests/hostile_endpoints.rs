@@ -15,8 +15,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -138,7 +138,8 @@ async fn what_can_not_be_reached_has_a_class() {
     assert_eq!(class(&format!("https://{}/", receiver.address())).await, "tls", "it does not speak TLS");
 }
 
-/// A server on loopback that speaks TLS as `localhost`, and answers with the version of HTTP that it was asked in.
+/// A server on loopback that speaks TLS as `localhost`, and answers with the version of HTTP that it was asked in; at
+/// `/endless` again and again.
 struct TlsServer {
     url: String,
     roots: RootCertStore,
@@ -168,8 +169,15 @@ impl TlsServer {
                     // A client that does not trust it goes away.
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let answer = service_fn(async |request: Request<Incoming>| {
-                        let text = format!("{:?}", request.version());
-                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                        let version = format!("{:?}", request.version());
+                        let pieces = if request.uri().path() == "/endless" {
+                            // Of pieces much smaller, HTTP/2 takes only so many.
+                            stream::repeat(Bytes::from(version.repeat(1024))).boxed()
+                        } else {
+                            stream::iter([Bytes::from(version)]).boxed()
+                        };
+                        let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+                        Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
                     let _ = builder.serve_connection(TokioIo::new(stream), answer).await;
@@ -199,6 +207,13 @@ async fn both_versions_of_http_are_spoken_over_tls_and_connections_are_reused() 
             assert_eq!(answer.remote.unwrap().ip().to_string(), "127.0.0.1");
         }
         assert_eq!(server.connections.load(Ordering::Relaxed), 1, "{version}");
+
+        let answer = post(&client, &format!("{}endless", server.url), SOON).await.unwrap();
+        assert_eq!(answer.body.len(), BODY_LIMIT);
+        post(&client, &server.url, SOON).await.unwrap();
+        // Over HTTP/1.1 only a closed connection ends what was not read; over HTTP/2 it is one stream of many.
+        let expected = if version == "HTTP/2.0" { 1 } else { 2 };
+        assert_eq!(server.connections.load(Ordering::Relaxed), expected, "{version}");
 
         let stranger = client_of(&RootCertStore::empty());
         let failure = post(&stranger, &server.url, SOON).await.unwrap_err();
