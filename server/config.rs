@@ -28,6 +28,8 @@ pub struct Config {
     pub database: Target,
     /// Private ranges that webhooks may go to.
     pub allow_network: Vec<IpNet>,
+    /// Hosts that webhooks may go to on a private network: exact names, or `*.example.com`.
+    pub allow_host: Vec<String>,
     /// Origins whose pages may call; `*` alone means all.
     pub allow_origin: Vec<HeaderValue>,
     /// The first admin key, instead of having one made.
@@ -56,6 +58,7 @@ impl Config {
             database: Target::Sqlite(data.join(DATABASE_FILE)),
             data,
             allow_network: Vec::new(),
+            allow_host: Vec::new(),
             allow_origin: Vec::new(),
             admin_key: None,
             master_key: None,

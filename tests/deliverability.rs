@@ -1,6 +1,5 @@
 //! Who gets no mail and why: the list, the links that recipients follow, and the reports of what came back.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,6 @@ use switchboard::clock::{Clock, Timestamp};
 use switchboard::db::{Db, Target};
 use switchboard::email::links::Links;
 use switchboard::email::suppression::{self, NewSuppression, Origin, Reason};
-use switchboard::secret::SystemRandom;
 use switchboard_client::email::v1::{
     BouncedRecipient, CreateSuppressionRequest, DeleteSuppressionRequest, EmailActivity, EmailActivityKind,
     GetEmailRequest, GetSuppressionRequest, ListSuppressionsRequest, ReportBounceRequest, SendEmailRequest,
@@ -30,7 +28,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Makes links as the server does.
 async fn links(server: &Server) -> Links {
-    let machine = Machine { clock: server.clock.clone(), random: Arc::new(SystemRandom) };
+    let machine = Machine { clock: server.clock.clone(), ..Machine::default() };
     let ground = Ground::open(&server.config, machine).await.unwrap();
     Links::new(&ground.keyring.link_mac, &server.url())
 }

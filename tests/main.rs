@@ -13,6 +13,7 @@ mod email_flow;
 mod email_queue;
 mod emails;
 mod harness;
+mod hostile_endpoints;
 mod injection;
 mod live;
 mod mail_commands;

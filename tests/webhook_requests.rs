@@ -1,13 +1,11 @@
 //! Requests to webhook endpoints: how long one may take, when another is made, and those that somebody asks for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use prost_types::Timestamp;
 use serde_json::json;
 use switchboard::app::{Ground, Machine};
 use switchboard::clock::Clock;
-use switchboard::secret::SystemRandom;
 use switchboard::webhook::stats::tidy;
 use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::event::v1::{CreateEventTypeRequest, EventType};
@@ -349,7 +347,7 @@ on_both! {
         assert_eq!(stats(&server, "", None).await.unwrap().total.unwrap().attempts, 0, "they are more than a day old");
         let long_ago = Some(Timestamp { seconds: now(&server).seconds - 3 * 86_400, nanos: 0 });
         let before = stats(&server, "", long_ago).await.unwrap();
-        let machine = Machine { clock: server.clock.clone(), random: Arc::new(SystemRandom) };
+        let machine = Machine { clock: server.clock.clone(), ..Machine::default() };
         let ground = Ground::open(&server.config, machine).await.unwrap();
         for _ in 0..2 {
             tidy(&ground.db, server.clock.now()).await.unwrap();

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::rpc::server;
 use crate::secret::{SecretText, SharedRandom, SystemRandom};
+use crate::webhook::guard::{Lookup, SystemLookup};
 
 pub use files::master_key;
 pub use wire::{Ground, Wired};
@@ -29,11 +30,17 @@ pub struct Machine {
     pub clock: SharedClock,
     /// Randomness.
     pub random: SharedRandom,
+    /// The addresses of names.
+    pub lookup: Arc<dyn Lookup>,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            lookup: Arc::new(SystemLookup::default()),
+        }
     }
 }
 

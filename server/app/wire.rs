@@ -145,10 +145,12 @@ impl Wired {
             stop: stops.delivery.clone(),
         };
 
-        let rules = Rules { guard: Guard::new(config.allow_network.clone()), https_only: config.production };
+        let guard = Guard::new(config.allow_network.clone()).with_hosts(&config.allow_host)?;
+        let rules = Rules { guard, https_only: config.production };
         let directory = Directory::new(keyring.sealer.clone());
         let defaults = Defaults::new(webhooks::settings(&settings.values()));
-        let sender = Sender::new(rules.guard.clone(), Arc::clone(&defaults), clock.clone())?;
+        let (guard, lookup) = (rules.guard.clone(), Arc::clone(&machine.lookup));
+        let sender = Sender::new(guard, lookup, Arc::clone(&defaults), clock.clone())?;
         let tally = Arc::new(Tally::default());
         let channel = WebhookChannel {
             directory: Arc::clone(&directory),

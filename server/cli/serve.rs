@@ -25,6 +25,10 @@ pub(super) struct Arguments {
     /// Private ranges that webhooks may go to, such as 127.0.0.0/8.  May be given several times.
     #[arg(long, env = "SWITCHBOARD_ALLOW_NETWORK", value_delimiter = ',')]
     allow_network: Vec<IpNet>,
+    /// Hosts that webhooks may go to on a private network, such as hooks.internal, or *.corp.example for all below it.
+    /// May be given several times.
+    #[arg(long, env = "SWITCHBOARD_ALLOW_HOST", value_delimiter = ',')]
+    allow_host: Vec<String>,
     /// Origins whose pages may call, such as https://app.example.com, or * for all.  May be given several times.
     #[arg(long, env = "SWITCHBOARD_ALLOW_ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<HeaderValue>,
@@ -44,6 +48,7 @@ impl Arguments {
         let mut config = self.database.config()?;
         config.listen = self.listen;
         config.allow_network = self.allow_network;
+        config.allow_host = self.allow_host;
         config.allow_origin = self.allow_origin;
         config.production = self.production;
         config.reflection = !self.no_reflection;

@@ -9,9 +9,10 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 
-use super::client::{Answer, Client, Failure};
+use super::client::{Answer, Client};
 use super::directory::{Directory, Endpoint};
-use super::guard::Guard;
+use super::failure::Failure;
+use super::guard::{Guard, Lookup};
 use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
@@ -33,39 +34,31 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Makes requests to endpoints.
 pub struct Sender {
     client: Client,
-    guard: Guard,
     clock: SharedClock,
     defaults: Arc<Defaults>,
 }
 
 impl Sender {
-    /// A sender that connects where `guard` permits.
+    /// A sender that connects where `guard` permits, to what `lookup` finds.
     ///
     /// # Errors
     /// When the system's root certificates can not be read.
-    pub fn new(guard: Guard, defaults: Arc<Defaults>, clock: SharedClock) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { client: Client::new(guard.clone())?, guard, clock, defaults }))
+    pub fn new(
+        guard: Guard,
+        lookup: Arc<dyn Lookup>,
+        defaults: Arc<Defaults>,
+        clock: SharedClock,
+    ) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { client: Client::new(guard, lookup)?, clock, defaults }))
     }
 
     /// Makes one request, and says what came of it.
     pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
-        if let Some(address) = endpoint.literal
-            && !self.guard.permits(address)
-        {
-            return failed(
-                Outcome::Refused,
-                format!("the address {address} is not allowed as a destination"),
-            );
-        }
         let request = request(endpoint, delivery, fact, self.clock.now());
         match self.client.send(request, endpoint.timeout).await {
             Ok(answer) => judge(&answer, &self.policy(endpoint), self.clock.now()),
             Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
-            Err(Failure::Timeout) => {
-                let error = format!("no complete answer within {} seconds", endpoint.timeout.as_secs_f64());
-                failed(Outcome::Retry { after: None }, error)
-            }
-            Err(Failure::Network(error)) => failed(Outcome::Retry { after: None }, error),
+            Err(failure) => failed(Outcome::Retry { after: None }, failure.to_string()),
         }
     }
 
@@ -254,7 +247,12 @@ mod tests {
     fn answer(status: u16, headers: &[(HeaderName, &'static str)]) -> Answer {
         let headers =
             headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        Answer { status: StatusCode::from_u16(status).unwrap(), headers, body: Bytes::from_static(b"a\0b") }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: Bytes::from_static(b"a\0b"),
+            remote: None,
+        }
     }
 
     #[test]

@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
-use url::Url;
 
-use super::model::{Webhook, literal_address};
+use super::model::Webhook;
 use super::policy::{RateLimit, Ready, TIMEOUT};
 use super::rotation::{self, FormerSecret, former_place};
 use super::secret::Key;
@@ -33,8 +32,6 @@ pub struct Endpoint {
     pub active: bool,
     /// Where requests go.
     pub uri: Uri,
-    /// The address, when the URL names one instead of a host.
-    pub literal: Option<std::net::IpAddr>,
     /// Its own headers.
     pub headers: HeaderMap,
     /// Signs its requests.
@@ -78,13 +75,14 @@ impl Endpoints {
 /// The endpoints, always the newest that this node knows.
 pub struct Directory {
     current: ArcSwap<Endpoints>,
+    reading: tokio::sync::Mutex<()>,
     sealer: Sealer,
 }
 
 impl Directory {
     /// An empty directory.
     pub fn new(sealer: Sealer) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::default(), sealer })
+        Arc::new(Self { current: ArcSwap::default(), reading: tokio::sync::Mutex::default(), sealer })
     }
 
     /// The revision that it was read at.
@@ -104,8 +102,13 @@ impl Directory {
 
     /// Reads the endpoints anew.
     pub async fn refresh(&self, conn: &mut Conn) -> Result<()> {
+        // Many changes at once are read together: who waited here mostly finds that another has read its change too.
+        let _one_at_a_time = self.reading.lock().await;
         // The revision first: endpoints that change in between are read again, and never missed.
         let revision = revision::current(conn, revision::SUBSCRIPTIONS).await?;
+        if revision == self.revision() {
+            return Ok(());
+        }
         let rows = store::all(conn).await?;
         let mut former = rotation::store::all(conn).await?;
         let by_age: Vec<_> = rows
@@ -134,8 +137,7 @@ impl Directory {
             Some((key(place.as_place(), &former.sealed)?, former.expires_at))
         });
         let signer = newest.map(|newest| Signer::new(newest, former.collect()));
-        let url = Url::parse(&webhook.url).ok();
-        let (Some(signer), Some(url), Ok(uri)) = (signer, url, webhook.url.parse()) else {
+        let (Some(signer), Ok(uri)) = (signer, webhook.url.parse()) else {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
             return None;
         };
@@ -143,7 +145,6 @@ impl Directory {
             id: webhook.id.as_str().into(),
             active: webhook.active,
             uri,
-            literal: literal_address(&url),
             headers: webhook.header_map(),
             signer,
             timeout: webhook.options.timeout.unwrap_or(TIMEOUT),

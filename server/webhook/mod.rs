@@ -9,11 +9,13 @@
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
-//! * The **guard** ([`guard`]) refuses addresses that the server must not be led to, where they are connected to.
+//! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
+//!   where it is connected to.
 
 pub mod channel;
-mod client;
+pub mod client;
 pub mod directory;
+mod failure;
 pub mod fanout;
 pub mod guard;
 pub mod keys;
@@ -30,6 +32,7 @@ mod store;
 
 pub use channel::{Sender, WebhookChannel};
 pub use directory::Directory;
+pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
 pub use policy::{Defaults, RetryPolicy};

@@ -1,10 +1,9 @@
 //! What an endpoint is, and what may be asked of one.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use url::{Host, Url};
+use url::Url;
 
 use super::guard::Guard;
 use super::policy::Options;
@@ -115,24 +114,15 @@ fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String>
     if url.fragment().is_some() {
         return Err("must not have a fragment".into());
     }
-    match literal_address(&url) {
-        Some(address) if !guard.permits(address) => Err(format!("leads to {address}, which is not allowed")),
-        _ => Ok(url),
-    }
+    // Both schemes have a host and a port.
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    guard.check(host, port).map_err(|refused| format!("leads nowhere: {refused}"))?;
+    Ok(url)
 }
 
 /// The URL in its one written form, in which `http://2130706433/` is `http://127.0.0.1/`.
 pub fn normal_url(text: &str) -> String {
     Url::parse(text).map_or_else(|_| text.to_owned(), String::from)
-}
-
-/// The address of a URL that names one instead of a host.
-pub fn literal_address(url: &Url) -> Option<IpAddr> {
-    match url.host()? {
-        Host::Ipv4(address) => Some(address.into()),
-        Host::Ipv6(address) => Some(address.into()),
-        Host::Domain(_) => None,
-    }
 }
 
 fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
@@ -179,6 +169,9 @@ mod tests {
             "http://[::ffff:10.0.0.1]/",
             "http://169.254.169.254/",
             "http://[fe80::1%25eth0]/",
+            "http://example.com:0/",
+            "http://example.com:25/",
+            "https://example.com:6667/",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

@@ -1,6 +1,7 @@
 //! What every test uses: servers on both databases, and real peers.
 
 pub mod hostile;
+pub mod hostile_http;
 pub mod postfix;
 pub mod postgres;
 pub mod receiver;

@@ -8,7 +8,7 @@ use switchboard::app::{App, Machine};
 use switchboard::clock::{Clock, ManualClock, SystemClock};
 use switchboard::config::Config;
 use switchboard::db::Target;
-use switchboard::secret::{SecretText, SystemRandom};
+use switchboard::secret::SecretText;
 use switchboard_client::Client;
 use switchboard_client::event::v1::{GetEventResponse, PublishEventRequest, PublishEventResponse};
 use switchboard_client::webhook::v1::{CreateWebhookRequest, CreateWebhookResponse, Webhook};
@@ -174,7 +174,7 @@ pub fn event(event_type: &str, data: &str) -> PublishEventRequest {
 }
 
 async fn start(config: &Config, clock: &Arc<ManualClock>) -> App {
-    let machine = Machine { clock: clock.clone(), random: Arc::new(SystemRandom) };
+    let machine = Machine { clock: clock.clone(), ..Machine::default() };
     App::start_on(config.clone(), machine).await.unwrap()
 }
 
