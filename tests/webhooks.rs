@@ -303,6 +303,8 @@ on_both! {
         assert_eq!(left.iter().map(|outcome| outcome.source_id.as_str()).collect::<Vec<_>>(), [kept.id.as_str()]);
         if let Target::Postgres(url) = &server.config.database {
             assert_eq!(postgres::query(url, "SELECT count(*) FROM delivery_attempts").await, "1");
+            let limits = "SELECT count(*) FROM send_limits WHERE name LIKE 'webhook:%'";
+            assert_eq!(postgres::query(url, limits).await, "1");
         }
 
         let next = server.publish("a.b", "{}").await;

@@ -178,8 +178,13 @@ impl Defaults {
             requests => Some(RateLimit { requests, period: HOUR }),
         };
         let RateLimit { requests, period } = own.or_else(hourly)?;
-        Some(Limit { name: format!("webhook:{webhook_id}"), most: requests.into(), window: period })
+        Some(Limit { name: limit_name(webhook_id), most: requests.into(), window: period })
     }
+}
+
+/// The name of the row that counts an endpoint's requests.
+pub fn limit_name(webhook_id: &str) -> String {
+    format!("webhook:{webhook_id}")
 }
 
 /// Why deliveries wait that are over a limit.

@@ -6,8 +6,11 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::model::Webhook;
+use super::policy::limit_name;
 use crate::clock::Timestamp;
-use crate::db::schema::{delivery_attempts, events, webhook_deliveries, webhook_stats, webhooks};
+use crate::db::schema::{
+    delivery_attempts, events, send_limits, webhook_deliveries, webhook_stats, webhooks,
+};
 use crate::db::statement::{Bind, Statement};
 use crate::db::types::StringList;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
@@ -139,6 +142,8 @@ pub(super) async fn delete(conn: &mut Conn, id: &str) -> Result<()> {
     on!(conn, |c| attempts.execute(c).await)?;
     let stats = diesel::delete(webhook_stats::table.filter(webhook_stats::webhook_id.eq(id)));
     on!(conn, |c| stats.execute(c).await)?;
+    let limit = diesel::delete(send_limits::table.find(limit_name(id)));
+    on!(conn, |c| limit.execute(c).await)?;
     let delete = diesel::delete(webhooks::table.find(id));
     on!(conn, |c| delete.execute(c).await)?;
     Ok(())
