@@ -1,5 +1,7 @@
 //! The wire: WebhookService.
 
+mod convert;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,20 +9,16 @@ use tonic::{Request, Response, Status};
 
 use super::model::Webhook;
 use super::policy::{RateLimit, RetryPolicy};
-use super::replay::Tested;
 use super::rotation::Rotation;
 use super::secret::Signing;
 use super::service::{DeliveryFilter, NewSecret, RetryFilter, WebhookChange, WebhookService};
-use super::stats::Stats;
-use super::store::Delivery;
-use crate::delivery::store::AttemptRow;
-use crate::delivery::{State, Table};
 use crate::error::Error;
 use crate::pb::switchboard::webhook::v1 as pb;
-use crate::rpc::convert::{duration, from_duration, from_timestamp, next_attempt, state, states, timestamp};
+use crate::rpc::convert::{from_timestamp, states};
 use crate::rpc::mask::{self, Mask};
 use crate::rpc::page::Page;
 use crate::secret::SecretText;
+use convert::{length, shown, signing};
 
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
@@ -220,144 +218,8 @@ impl pb::webhook_service_server::WebhookService for Rpc {
     }
 }
 
-impl From<Stats> for pb::WebhookStats {
-    fn from(stats: Stats) -> Self {
-        let attempts = stats.attempts();
-        let success_rate = if attempts == 0 { 0.0 } else { stats.succeeded as f64 / attempts as f64 };
-        Self {
-            attempts,
-            succeeded: stats.succeeded,
-            failed: stats.failed,
-            success_rate,
-            average_duration: Some(duration(stats.average())),
-            p50_duration: Some(duration(stats.quantile(0.5))),
-            p99_duration: Some(duration(stats.quantile(0.99))),
-            webhook_id: stats.webhook_id,
-        }
-    }
-}
-
-/// The secret as it is shown: nobody but the server needs a private key.
-fn shown(webhook: &Webhook, secret: &SecretText) -> String {
-    match webhook.signing() {
-        Signing::Hmac => secret.reveal().to_owned(),
-        Signing::Ed25519 => String::new(),
-    }
-}
-
-/// A choice of the caller's; `None` when there is none.
-fn signing(choice: pb::WebhookSigning) -> Option<Signing> {
-    match choice {
-        pb::WebhookSigning::Unspecified => None,
-        pb::WebhookSigning::HmacSha256 => Some(Signing::Hmac),
-        pb::WebhookSigning::Ed25519 => Some(Signing::Ed25519),
-    }
-}
-
-/// A length of time from the wire; a negative one is beyond every limit.
-fn length(length: prost_types::Duration) -> Duration {
-    from_duration(length).unwrap_or(Duration::MAX)
-}
-
-impl From<pb::WebhookRetryPolicy> for RetryPolicy {
-    fn from(policy: pb::WebhookRetryPolicy) -> Self {
-        let pb::WebhookRetryPolicy { schedule, retry_client_errors } = policy;
-        Self { schedule: schedule.into_iter().map(length).collect(), retry_client_errors }
-    }
-}
-
-impl From<RetryPolicy> for pb::WebhookRetryPolicy {
-    fn from(policy: RetryPolicy) -> Self {
-        let RetryPolicy { schedule, retry_client_errors } = policy;
-        Self { schedule: schedule.into_iter().map(duration).collect(), retry_client_errors }
-    }
-}
-
-impl From<pb::WebhookRateLimit> for RateLimit {
-    fn from(limit: pb::WebhookRateLimit) -> Self {
-        let requests = u32::try_from(limit.requests).unwrap_or(0);
-        Self { requests, period: limit.period.map_or(Duration::ZERO, length) }
-    }
-}
-
-impl From<RateLimit> for pb::WebhookRateLimit {
-    fn from(limit: RateLimit) -> Self {
-        let requests = i32::try_from(limit.requests).unwrap_or(i32::MAX);
-        Self { requests, period: Some(duration(limit.period)) }
-    }
-}
-
-impl From<Tested> for pb::WebhookAttempt {
-    fn from(tested: Tested) -> Self {
-        Self {
-            number: 1,
-            start_time: Some(timestamp(tested.started_at)),
-            duration: Some(duration(tested.duration)),
-            response_status: tested.attempt.response_status.unwrap_or_default(),
-            response_body: tested.attempt.response_body.unwrap_or_default(),
-            error: tested.attempt.error.unwrap_or_default(),
-        }
-    }
-}
-
 impl Rpc {
     fn wire(&self, webhook: Webhook) -> pb::Webhook {
-        let now = self.0.clock.now();
-        let signing = match webhook.signing() {
-            Signing::Hmac => pb::WebhookSigning::HmacSha256,
-            Signing::Ed25519 => pb::WebhookSigning::Ed25519,
-        };
-        let end = webhook.previous_secret_expires_at.filter(|end| *end > now);
-        pb::Webhook {
-            timeout: webhook.options.timeout.map(duration),
-            retry_policy: webhook.options.retry_policy.map(pb::WebhookRetryPolicy::from),
-            rate_limit: webhook.options.rate_limit.map(pb::WebhookRateLimit::from),
-            signing: signing.into(),
-            public_key: webhook.public_key,
-            previous_secret_expire_time: end.map(timestamp),
-            id: webhook.id,
-            name: webhook.name,
-            url: webhook.url,
-            event_types: webhook.event_types,
-            description: webhook.description,
-            active: webhook.active,
-            headers: webhook.headers.into_iter().collect(),
-            etag: webhook.version.to_string(),
-            create_time: Some(timestamp(webhook.created_at)),
-            update_time: Some(timestamp(webhook.updated_at)),
-        }
-    }
-}
-
-impl From<Delivery> for pb::WebhookDelivery {
-    fn from(delivery: Delivery) -> Self {
-        let known = State::of_word(&delivery.status, Table::WebhookDeliveries);
-        Self {
-            id: delivery.id,
-            webhook_id: delivery.webhook_id,
-            event_id: delivery.event_id,
-            event_type: delivery.event_type,
-            state: state(known).into(),
-            attempts: delivery.attempts,
-            last_error: delivery.error_message.unwrap_or_default(),
-            response_status: delivery.response_status.unwrap_or_default(),
-            create_time: Some(timestamp(delivery.created_at)),
-            update_time: Some(timestamp(delivery.updated_at)),
-            next_attempt_time: next_attempt(known, delivery.next_attempt_at),
-        }
-    }
-}
-
-impl From<AttemptRow> for pb::WebhookAttempt {
-    fn from(attempt: AttemptRow) -> Self {
-        let micros = u64::try_from(attempt.duration_micros).unwrap_or_default();
-        Self {
-            number: attempt.number,
-            start_time: Some(timestamp(attempt.started_at)),
-            duration: Some(duration(std::time::Duration::from_micros(micros))),
-            response_status: attempt.response_status.unwrap_or_default(),
-            response_body: attempt.response_body.unwrap_or_default(),
-            error: attempt.error_message.unwrap_or_default(),
-        }
+        convert::wire(webhook, self.0.clock.now())
     }
 }
