@@ -28,6 +28,8 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod webhook_log;
+mod webhook_modes;
 mod webhook_requests;
 mod webhook_secrets;
 mod webhooks;

@@ -208,6 +208,8 @@ fn completion(id: &str, token: i64, state: State) -> Completion<()> {
         response_body: Some("250 Ok".into()),
         error: None,
         transcript: None,
+        details: None,
+        sequence: None,
         effect: None,
         started_at: due,
         duration: Duration::from_millis(5),

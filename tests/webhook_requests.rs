@@ -23,11 +23,11 @@ use crate::harness::server::Server;
 use crate::harness::{SOON, eventually, on_both, status};
 use crate::settings::{change, set, try_set};
 
-fn seconds(seconds: i64) -> prost_types::Duration {
+pub fn seconds(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-fn endpoint(receiver: &Receiver) -> Webhook {
+pub fn endpoint(receiver: &Receiver) -> Webhook {
     Webhook {
         name: "one".into(),
         url: receiver.url("/"),
@@ -36,22 +36,26 @@ fn endpoint(receiver: &Receiver) -> Webhook {
     }
 }
 
-fn retries(waits: &[i64], retry_client_errors: bool) -> Option<WebhookRetryPolicy> {
+pub fn retries(waits: &[i64], retry_client_errors: bool) -> Option<WebhookRetryPolicy> {
     let schedule = waits.iter().map(|&wait| seconds(wait)).collect();
     Some(WebhookRetryPolicy { schedule, retry_client_errors })
 }
 
-async fn create(server: &Server, webhook: Webhook) -> Result<Webhook, Status> {
+pub async fn create(server: &Server, webhook: Webhook) -> Result<Webhook, Status> {
     let request = CreateWebhookRequest { webhook: Some(webhook), ..Default::default() };
     Ok(server.client.webhooks().create_webhook(request).await?.into_inner().webhook.unwrap())
 }
 
-async fn retry(server: &Server, delivery_id: &str) -> Result<WebhookDelivery, Status> {
+pub async fn retry(server: &Server, delivery_id: &str) -> Result<WebhookDelivery, Status> {
     let request = RetryWebhookDeliveryRequest { delivery_id: delivery_id.into() };
     Ok(server.client.webhooks().retry_webhook_delivery(request).await?.into_inner().delivery.unwrap())
 }
 
-async fn test(server: &Server, webhook_id: &str, event_type: &str) -> Result<TestWebhookResponse, Status> {
+pub async fn test(
+    server: &Server,
+    webhook_id: &str,
+    event_type: &str,
+) -> Result<TestWebhookResponse, Status> {
     let request = TestWebhookRequest { webhook_id: webhook_id.into(), event_type: event_type.into() };
     Ok(server.client.webhooks().test_webhook(request).await?.into_inner())
 }
@@ -70,12 +74,12 @@ fn micros(duration: &Option<prost_types::Duration>) -> i64 {
     duration.seconds * 1_000_000 + i64::from(duration.nanos) / 1_000
 }
 
-fn limit(requests: i32, period: i64) -> Option<WebhookRateLimit> {
+pub fn limit(requests: i32, period: i64) -> Option<WebhookRateLimit> {
     Some(WebhookRateLimit { requests, period: Some(seconds(period)) })
 }
 
 /// Waits until so many deliveries to an endpoint are held, and answers them.
-async fn held(server: &Server, webhook_id: &str, number: usize) -> Vec<WebhookDelivery> {
+pub async fn held(server: &Server, webhook_id: &str, number: usize) -> Vec<WebhookDelivery> {
     eventually(&format!("{number} deliveries are held"), async || {
         let mut all = all_to(server, webhook_id).await;
         all.retain(|one| one.state() == DeliveryState::Held);
@@ -85,7 +89,7 @@ async fn held(server: &Server, webhook_id: &str, number: usize) -> Vec<WebhookDe
 }
 
 /// Waits until so many deliveries to an endpoint have ended.
-async fn ended(server: &Server, webhook_id: &str, number: usize) {
+pub async fn ended(server: &Server, webhook_id: &str, number: usize) {
     eventually(&format!("{number} deliveries have ended"), async || {
         let all = all_to(server, webhook_id).await;
         let done =

@@ -156,6 +156,7 @@ impl Wired {
             directory: Arc::clone(&directory),
             sender: Arc::clone(&sender),
             tally: Arc::clone(&tally),
+            db: db.clone(),
         };
         let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(channel), config.webhooks);
         let webhook_fanout = WebhookFanout {

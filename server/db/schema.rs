@@ -152,6 +152,8 @@ diesel::table! {
         created_at -> Instant,
         updated_at -> Instant,
         attempts_before -> Integer,
+        ordering_key -> Nullable<Text>,
+        ordering_position -> Nullable<BigInt>,
     }
 }
 
@@ -227,6 +229,20 @@ diesel::table! {
         response_body -> Nullable<Text>,
         error_message -> Nullable<Text>,
         transcript -> Nullable<Text>,
+        details -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    webhook_versions (webhook_id, version) {
+        webhook_id -> Text,
+        version -> BigInt,
+        url -> Text,
+        header_names -> StringList,
+        created_at -> Instant,
     }
 }
 
@@ -443,5 +459,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     suppressions,
     email_activities,
     webhook_former_secrets,
-    webhook_stats
+    webhook_stats,
+    webhook_versions
 );

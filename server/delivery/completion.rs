@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use super::lane::Slot;
 use super::machine::Status;
 use super::model::Table;
+use super::order::Sequence;
 use super::store;
 use crate::clock::Timestamp;
 use crate::db::group::{Done, Fault, GroupedWrite};
@@ -40,6 +41,8 @@ pub struct Completion<P> {
     pub error: Option<String>,
     /// What was said, for a failed attempt.
     pub transcript: Option<String>,
+    /// What the channel keeps of the attempt beside that.
+    pub details: Option<String>,
     /// What the channel writes with it.
     pub effect: Option<Box<dyn Effect>>,
     /// When the attempt started.
@@ -48,8 +51,17 @@ pub struct Completion<P> {
     pub duration: Duration,
     /// When it ended.
     pub now: Timestamp,
+    /// What the delivery is in order with.
+    pub sequence: Option<Sequence>,
     /// Freed when the result is durable.
     pub slot: Option<Slot<P>>,
+}
+
+impl<P> Completion<P> {
+    /// What goes on with its next delivery once this result is written.
+    pub fn frees(&self) -> Option<Sequence> {
+        self.sequence.clone().filter(|_| self.status.state.is_final())
+    }
 }
 
 /// What the results of one channel share.

@@ -1,6 +1,6 @@
 //! The engine of one channel: lanes, workers, hand-over.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::block::{self, Blocks, Hold, Room};
 use super::completion::{Completion, Effect, Ledger};
 use super::lane::{Lanes, Limits, Slot};
-use super::machine::{Input, Outcome, Policy, Status, next};
-use super::model::{State, Table};
+use super::machine::{Outcome, Policy};
+use super::model::Table;
 use super::node::Node;
-use super::{poller, store};
-use crate::clock::{SharedClock, Stopwatch, Timestamp};
+use super::{poller, store, worker};
+use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::{Lane as WriteLane, Writer};
 use crate::db::{Conn, Db};
 use crate::error::Result;
@@ -35,6 +35,27 @@ pub trait Channel: Send + Sync + 'static {
 
     /// Makes one attempt.  It must end by itself: the engine sets no deadline.
     fn attempt(&self, job: &Leased<Self::Payload>) -> impl Future<Output = Attempt> + Send;
+
+    /// How deliveries of a lane share an attempt; `None` for one attempt each.
+    fn batching(&self, _lane: &str) -> Option<Batching> {
+        None
+    }
+
+    /// What a delivery weighs in a batch, in bytes.
+    fn weight(&self, _job: &Leased<Self::Payload>) -> usize {
+        0
+    }
+
+    /// Makes one attempt for several deliveries of a lane together; answers what came of it for each, in their order.
+    fn attempt_together(&self, jobs: &[Leased<Self::Payload>]) -> impl Future<Output = Vec<Attempt>> + Send {
+        async move {
+            let mut attempts = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                attempts.push(self.attempt(job).await);
+            }
+            attempts
+        }
+    }
 
     /// How many of `wanted` deliveries of a lane may be claimed now.  Asked in the transaction of the claim.
     fn room<'a>(
@@ -89,8 +110,21 @@ pub struct Leased<P> {
     pub due: Timestamp,
     /// The lease's token: a result is written only under it.
     pub token: i64,
+    /// What it is in order with, in its lane.
+    pub ordering_key: Option<Arc<str>>,
     /// What the channel needs.
     pub payload: P,
+}
+
+/// How deliveries share an attempt: it is made as soon as one of these is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// So many deliveries.
+    pub most: usize,
+    /// So long after the first of them.
+    pub wait: Duration,
+    /// So many bytes; a delivery that is more by itself goes alone.
+    pub bytes: usize,
 }
 
 /// What came of one attempt.
@@ -105,6 +139,8 @@ pub struct Attempt {
     pub error: Option<String>,
     /// What was said, for an attempt that failed.
     pub transcript: Option<String>,
+    /// What the channel keeps of the attempt beside that, in its own form.
+    pub details: Option<String>,
     /// What is to be written with the result.
     pub effect: Option<Box<dyn Effect>>,
 }
@@ -118,6 +154,7 @@ impl Attempt {
             response_body: None,
             error: None,
             transcript: None,
+            details: None,
             effect: None,
         }
     }
@@ -132,7 +169,6 @@ impl Attempt {
 pub const FIRST_TOKEN: i64 = 1;
 /// How long a result waits for company before it takes a commit of its own.  Nobody waits for it but its lane's slot.
 const PATIENCE: Duration = Duration::from_millis(4);
-const COMPLETION_RETRY: Duration = Duration::from_secs(1);
 
 /// The engine of one channel.
 pub struct Engine<C: Channel>(Arc<Shared<C>>);
@@ -149,16 +185,16 @@ pub(super) struct Shared<C: Channel> {
     pub lanes: Arc<Lanes<C::Payload>>,
     pub node: Arc<Node>,
     pub clock: SharedClock,
-    random: SharedRandom,
-    results: WriteLane<Completion<C::Payload>>,
-    metrics: Arc<Metrics>,
+    pub random: SharedRandom,
+    pub results: WriteLane<Completion<C::Payload>>,
+    pub metrics: Arc<Metrics>,
     /// Lanes that take nothing for a while.
     pub blocks: Blocks,
     /// Wakes the poller.
     pub wake: tokio::sync::Notify,
     /// Deliveries that were not started because the lease was in doubt; the poller gives them back.
     pub abandoned: Mutex<Vec<(String, i64)>>,
-    tracker: TaskTracker,
+    pub tracker: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -234,11 +270,12 @@ impl<C: Channel> Engine<C> {
 
     /// Takes a delivery whose leased row is committed.
     pub fn submit(&self, slot: Slot<C::Payload>, job: Leased<C::Payload>) {
-        submit(&self.0, slot, job);
+        worker::submit(&self.0, slot, job);
     }
 
     /// Looks for due deliveries now.
     pub fn wake(&self) {
+        self.0.lanes.wake_gatherers();
         self.0.wake.notify_one();
     }
 
@@ -274,92 +311,4 @@ impl<C: Channel> Engine<C> {
         let Shared { db, channel, node, clock, .. } = &*self.0;
         store::recover_owned(db, channel.table(), node.id(), clock.now()).await.map(drop)
     }
-}
-
-pub(super) fn submit<C: Channel>(shared: &Arc<Shared<C>>, slot: Slot<C::Payload>, job: Leased<C::Payload>) {
-    if let Some(lane) = shared.lanes.push(slot, job) {
-        shared.tracker.spawn(work(Arc::clone(shared), lane));
-    }
-}
-
-async fn work<C: Channel>(shared: Arc<Shared<C>>, lane: Arc<str>) {
-    while let Some((slot, job)) = shared.lanes.pop(&lane) {
-        // Another node may have it by now; what was not started is not sent twice.
-        if slot.term != shared.node.term() || !shared.node.holds_lease() {
-            shared.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push((job.id, job.token));
-            continue;
-        }
-        let started_at = shared.clock.now();
-        let stopwatch = Stopwatch::start();
-        // A fault in a channel must cost one attempt, and neither the worker nor the delivery.
-        let attempt = std::panic::AssertUnwindSafe(shared.channel.attempt(&job)).catch_unwind().await;
-        let attempt = attempt.unwrap_or_else(|_| {
-            let error = "the attempt failed inside the server; the log has the details";
-            Attempt::failed(Outcome::Retry { after: None }, error)
-        });
-        let duration = stopwatch.elapsed();
-        complete(&shared, slot, job, attempt, started_at, duration);
-    }
-}
-
-pub(super) fn complete<C: Channel>(
-    shared: &Arc<Shared<C>>,
-    slot: Slot<C::Payload>,
-    job: Leased<C::Payload>,
-    attempt: Attempt,
-    started_at: Timestamp,
-    duration: Duration,
-) {
-    let now = shared.clock.now();
-    let Leased { attempts, attempts_before, due, .. } = job;
-    let status = Status { state: State::Sending, attempts, attempts_before, due };
-    let policy = shared.channel.policy(&job);
-    let mut jitter = [0; 2];
-    if matches!(attempt.outcome, Outcome::Retry { .. }) {
-        shared.random.fill(&mut jitter);
-    }
-    let jitter = f64::from(u16::from_le_bytes(jitter)) / f64::from(u16::MAX);
-    let after = next(status, &Input::Attempted(attempt.outcome.clone()), &policy, now, jitter)
-        .expect("a delivery in hand can be attempted");
-    shared.metrics.attempt(
-        shared.channel.table().channel(),
-        after.state.word(shared.channel.table()),
-        duration,
-    );
-    let completion = Completion {
-        tried: !matches!(attempt.outcome, Outcome::Withdrawn | Outcome::Held { .. }),
-        id: job.id,
-        token: job.token,
-        status: after,
-        response_status: attempt.response_status,
-        response_body: attempt.response_body,
-        error: attempt.error,
-        transcript: attempt.transcript,
-        effect: attempt.effect,
-        started_at,
-        duration,
-        now,
-        slot: Some(slot),
-    };
-    write(shared, completion);
-}
-
-fn write<C: Channel>(shared: &Arc<Shared<C>>, completion: Completion<C::Payload>) {
-    let retry = Arc::clone(shared);
-    shared.results.submit(completion, move |completion, result| match result {
-        Ok(true) => {}
-        Ok(false) => {
-            tracing::warn!(id = completion.id, "the result came after the lease had ended and was refused");
-        }
-        // The result must not be forgotten: as long as the row is ours, nobody else will attempt it.
-        Err(error) => {
-            tracing::warn!(id = completion.id, %error, "a result could not be written");
-            let again = Arc::clone(&retry);
-            // Also while the server drains, which waits for it, within its bounds.
-            retry.tracker.spawn(async move {
-                tokio::time::sleep(COMPLETION_RETRY).await;
-                write(&again, completion);
-            });
-        }
-    });
 }

@@ -3,13 +3,18 @@
 //! A delivery in hand occupies a [`Slot`] of its lane from before its row is leased until its result is committed.  A
 //! lane has a bounded number of slots and of workers, so that a slow destination fills its own lane and nothing else;
 //! the more lanes are busy, the smaller the share of each in the node's total.
+//!
+//! Where deliveries share an attempt, one worker of the lane *gathers*: it waits until there are enough of them, or the first
+//! has waited long enough, or the lane holds no more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::engine::Leased;
+use super::engine::{Batching, Leased};
+use crate::clock::{Stopwatch, Timestamp};
 
 /// How much may be in hand.
 #[derive(Debug, Clone, Copy)]
@@ -41,9 +46,31 @@ struct Inner<P> {
 }
 
 struct Lane<P> {
-    queue: VecDeque<(Slot<P>, Leased<P>)>,
+    queue: VecDeque<Waiting<P>>,
     held: usize,
     workers: usize,
+    /// Wakes the worker that gathers, while one does.
+    gatherer: Option<Arc<Notify>>,
+}
+
+struct Waiting<P> {
+    slot: Slot<P>,
+    job: Leased<P>,
+    /// How long it has waited here.
+    waited: Stopwatch,
+}
+
+/// Deliveries in hand, each with its right to be.
+pub(super) type InHand<P> = Vec<(Slot<P>, Leased<P>)>;
+
+/// What a worker that gathers finds.
+pub(super) enum Gathered<P> {
+    /// Deliveries that share an attempt.
+    Batch(InHand<P>),
+    /// Not enough: to be woken, or to come back after a time.
+    Wait(Arc<Notify>, Duration),
+    /// Nothing to do for this worker.
+    End,
 }
 
 /// The right to have one delivery of a lane in hand; gives it back when dropped.
@@ -78,6 +105,7 @@ impl<P> Lanes<P> {
         let mut inner = self.lock();
         if inner.closed || inner.free(lane, self.limits) == 0 {
             inner.backlog.insert(Arc::clone(lane));
+            inner.wake_gatherer(lane);
             return None;
         }
         inner.held += 1;
@@ -114,14 +142,25 @@ impl<P> Lanes<P> {
     }
 
     /// Puts a delivery into its lane; answers whether a worker must be started for it.
-    pub(super) fn push(&self, mut slot: Slot<P>, job: Leased<P>) -> Option<Arc<str>> {
+    pub(super) fn push(
+        &self,
+        mut slot: Slot<P>,
+        job: Leased<P>,
+        batching: Option<Batching>,
+    ) -> Option<Arc<str>> {
         let name = Arc::clone(&slot.lane);
         slot.id = Some(job.id.clone());
         let mut inner = self.lock();
         inner.ids.insert(job.id.clone());
         let concurrency = self.limits.concurrency;
         let lane = inner.lane(&name);
-        lane.queue.push_back((slot, job));
+        lane.queue.push_back(Waiting { slot, job, waited: Stopwatch::start() });
+        if let (Some(gatherer), Some(batching)) = (&lane.gatherer, batching) {
+            if lane.queue.len() >= batching.most {
+                gatherer.notify_one();
+            }
+            return None;
+        }
         let start = lane.workers < concurrency;
         lane.workers += usize::from(start);
         start.then_some(name)
@@ -137,7 +176,63 @@ impl<P> Lanes<P> {
             lane.workers -= 1;
         }
         inner.forget_if_idle(name);
-        next
+        next.map(|Waiting { slot, job, .. }| (slot, job))
+    }
+
+    /// What there is for a worker of a lane whose deliveries share attempts.  `mine` says that it is the one that has waited.
+    pub(super) fn gather(
+        &self,
+        name: &str,
+        batching: Batching,
+        now: Timestamp,
+        mine: bool,
+        weight: impl Fn(&Leased<P>) -> usize,
+    ) -> Gathered<P> {
+        let mut inner = self.lock();
+        let full = inner.free(name, self.limits) == 0;
+        let closed = inner.closed;
+        let Some(lane) = inner.lanes.get_mut(name) else { return Gathered::End };
+        if mine {
+            lane.gatherer = None;
+        }
+        let first = lane.queue.front().filter(|_| !closed);
+        let found = match first {
+            // Another worker waits for them already.
+            Some(_) if lane.gatherer.is_some() => Gathered::End,
+            Some(first) => {
+                // What was due while nobody had it in hand has waited too.
+                let waited = first.waited.elapsed().max(now.since(first.job.due));
+                if full || lane.queue.len() >= batching.most || waited >= batching.wait {
+                    Gathered::Batch(lane.take(batching, weight))
+                } else {
+                    let woken = Arc::new(Notify::new());
+                    lane.gatherer = Some(Arc::clone(&woken));
+                    Gathered::Wait(woken, batching.wait - waited)
+                }
+            }
+            None => Gathered::End,
+        };
+        if matches!(found, Gathered::End) {
+            lane.workers -= 1;
+            inner.forget_if_idle(name);
+        }
+        found
+    }
+
+    /// Has every worker that gathers look again.
+    pub(super) fn wake_gatherers(&self) {
+        self.lock()
+            .lanes
+            .values()
+            .filter_map(|lane| lane.gatherer.as_ref())
+            .for_each(|gatherer| gatherer.notify_one());
+    }
+
+    /// The worker that has waited for company takes deliveries one by one from now on.
+    pub(super) fn stop_gathering(&self, name: &str) {
+        if let Some(lane) = self.lock().lanes.get_mut(name) {
+            lane.gatherer = None;
+        }
     }
 
     /// Lets no worker start anything more, and answers what had not been started.
@@ -145,10 +240,30 @@ impl<P> Lanes<P> {
         let queues: Vec<_> = {
             let mut inner = self.lock();
             inner.closed = true;
-            inner.lanes.values_mut().map(|lane| std::mem::take(&mut lane.queue)).collect()
+            let empty = |lane: &mut Lane<P>| {
+                lane.gatherer.iter().for_each(|gatherer| gatherer.notify_one());
+                std::mem::take(&mut lane.queue)
+            };
+            inner.lanes.values_mut().map(empty).collect()
         };
         // The slots take the lock when they are dropped.
         queues.iter().map(VecDeque::len).sum()
+    }
+}
+
+impl<P> Lane<P> {
+    /// The deliveries of the next batch.
+    fn take(&mut self, batching: Batching, weight: impl Fn(&Leased<P>) -> usize) -> InHand<P> {
+        let (mut batch, mut bytes) = (Vec::new(), 0_usize);
+        while let Some(next) = self.queue.front() {
+            bytes = bytes.saturating_add(weight(&next.job));
+            let fits = batch.is_empty() || batch.len() < batching.most && bytes <= batching.bytes;
+            let Some(Waiting { slot, job, .. }) = fits.then(|| self.queue.pop_front()).flatten() else {
+                break;
+            };
+            batch.push((slot, job));
+        }
+        batch
     }
 }
 
@@ -158,7 +273,15 @@ impl<P> Inner<P> {
             queue: VecDeque::new(),
             held: 0,
             workers: 0,
+            gatherer: None,
         })
+    }
+
+    /// A lane that holds no more sends what it has.
+    fn wake_gatherer(&self, name: &str) {
+        if let Some(gatherer) = self.lanes.get(name).and_then(|lane| lane.gatherer.as_ref()) {
+            gatherer.notify_one();
+        }
     }
 
     fn free(&self, name: &str, limits: Limits) -> usize {
@@ -216,6 +339,7 @@ mod tests {
             attempts_before: 0,
             due: crate::clock::Timestamp::default(),
             token: 1,
+            ordering_key: None,
             payload: (),
         }
     }
@@ -246,13 +370,59 @@ mod tests {
     fn workers_are_started_up_to_the_concurrency_and_end_when_the_queue_is_empty() {
         let lanes = lanes();
         let a: Arc<str> = Arc::from("a");
-        let started = ["1", "2", "3"].map(|id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id)).is_some());
+        let started =
+            ["1", "2", "3"].map(|id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), None).is_some());
         assert_eq!(started, [true, true, false]);
         let mut seen = Vec::new();
         while let Some((_slot, job)) = lanes.pop("a") {
             seen.push(job.id);
         }
         assert_eq!(seen, ["1", "2", "3"]);
+    }
+
+    fn batching(most: usize) -> Option<Batching> {
+        Some(Batching { most, wait: Duration::from_secs(60), bytes: 10 })
+    }
+
+    fn gather(
+        lanes: &Arc<Lanes<()>>,
+        most: usize,
+        mine: bool,
+        weight: usize,
+        now: Timestamp,
+    ) -> Option<Vec<String>> {
+        match lanes.gather("a", batching(most).unwrap(), now, mine, |_| weight) {
+            Gathered::Batch(batch) => Some(batch.into_iter().map(|(_, job)| job.id).collect()),
+            Gathered::Wait(..) => None,
+            Gathered::End => Some(Vec::new()),
+        }
+    }
+
+    #[test]
+    fn one_worker_gathers_until_there_are_enough_or_the_first_has_waited_long_enough() {
+        let (lanes, a, now) = (lanes(), Arc::from("a"), Timestamp::default());
+        let push = |id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), batching(2)).is_some();
+        assert!(push("1"));
+        assert_eq!(gather(&lanes, 2, false, 1, now), None);
+        assert!(!push("2"), "the one that waits takes it");
+        assert_eq!(gather(&lanes, 2, true, 1, now), Some(vec!["1".into(), "2".into()]));
+        assert_eq!(gather(&lanes, 2, false, 1, now), Some(vec![]), "and ends");
+        assert!(push("3"));
+        assert_eq!(gather(&lanes, 2, false, 1, now), None);
+        let later = now + Duration::from_secs(60);
+        assert_eq!(gather(&lanes, 2, true, 1, later), Some(vec!["3".into()]));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_its_bytes_and_a_full_lane_waits_for_nothing() {
+        let (lanes, a, now) = (lanes(), Arc::from("a"), Timestamp::default());
+        for id in ["1", "2", "3", "4"] {
+            lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), batching(9));
+        }
+        assert_eq!(gather(&lanes, 9, false, 4, now), Some(vec!["1".into(), "2".into()]));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(gather(&lanes, 9, false, 40, later), Some(vec!["3".into()]), "alone, however large");
+        assert_eq!(gather(&lanes, 9, false, 4, later), Some(vec!["4".into()]));
     }
 
     #[tokio::test]

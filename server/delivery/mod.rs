@@ -6,6 +6,7 @@
 //! * A **lane** ([`lane`]) is the queue of one destination on this node, with its own workers: what waits for a slow
 //!   destination occupies that destination's lane only.
 //! * The **state machine** ([`machine`]) is a pure function; every change of state in the system is one of its steps.
+//! * A **sequence** ([`order`]) is what must arrive in order: one delivery at a time, the others parked behind it.
 //! * A **lease** says which node has a delivery in hand: an owner and a token that grows with every claim.
 //!
 //! # The flow
@@ -34,13 +35,16 @@ pub mod limit;
 pub mod machine;
 pub mod model;
 pub mod node;
+pub mod order;
 mod poller;
 pub mod store;
+mod worker;
 
 pub use block::{Hold, Room};
 pub use completion::{Completion, Effect, Ledger};
-pub use engine::{Attempt, Channel, Engine, Leased};
+pub use engine::{Attempt, Batching, Channel, Engine, Leased};
 pub use lane::{Limits, Slot};
 pub use machine::{Input, Outcome, Policy, Status, next};
 pub use model::{State, Table};
 pub use node::Node;
+pub use order::Sequence;

@@ -97,6 +97,14 @@ impl Table {
         }
     }
 
+    /// The column with what a delivery is in order with, or what stands for it in a table whose deliveries never are.
+    pub const fn ordering_column(self) -> &'static str {
+        match self {
+            Self::WebhookDeliveries => "ordering_key",
+            Self::EmailQueue => "CAST(NULL AS TEXT)",
+        }
+    }
+
     /// What the channel is called in metrics and logs.
     pub const fn channel(self) -> &'static str {
         match self {

@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::block::{self, Hold};
-use super::engine::{Channel, Leased, Shared, submit};
+use super::engine::{Channel, Leased, Shared};
 use super::store;
+use super::worker::submit;
 use crate::clock::Stopwatch;
 use crate::error::Result;
 
@@ -160,8 +161,17 @@ async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<b
         };
         let count = |count| u32::try_from(count).unwrap_or(0);
         let (attempts, attempts_before) = (count(row.attempts), count(row.attempts_before));
-        let (lane, due, token) = (Arc::clone(lane), row.next_attempt_at, row.lease_token);
-        submit(shared, slot, Leased { id: row.id, lane, attempts, attempts_before, due, token, payload });
+        let job = Leased {
+            id: row.id,
+            lane: Arc::clone(lane),
+            attempts,
+            attempts_before,
+            due: row.next_attempt_at,
+            token: row.lease_token,
+            ordering_key: row.ordering_key.map(Arc::from),
+            payload,
+        };
+        submit(shared, slot, job);
     }
     if !lost.is_empty() {
         tracing::warn!(

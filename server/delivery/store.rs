@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Double, Integer, Text};
+use diesel::sql_types::{BigInt, Double, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
 use super::completion::{Completion, Ledger};
 use super::model::Table;
+use super::order;
 use crate::clock::Timestamp;
 use crate::db::schema::{delivery_attempts, email_queue, webhook_deliveries};
 use crate::db::statement::{Bind, Statement};
@@ -38,6 +39,9 @@ pub struct Claimed {
     /// When it was due.
     #[diesel(sql_type = Instant)]
     pub next_attempt_at: Timestamp,
+    /// What it is in order with.
+    #[diesel(sql_type = Nullable<Text>)]
+    pub ordering_key: Option<String>,
 }
 
 #[derive(QueryableByName)]
@@ -77,7 +81,7 @@ pub async fn claim(
     now: Timestamp,
     limit: i64,
 ) -> Result<Vec<Claimed>> {
-    let (name, column) = (table.name(), table.lane_column());
+    let (name, column, ordering) = (table.name(), table.lane_column(), table.ordering_column());
     let skip = if matches!(conn, Conn::Postgres(_)) { "FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = |b: [&str; 5]| {
         let [b1, b2, b3, b4, b5] = b;
@@ -85,7 +89,7 @@ pub async fn claim(
             "UPDATE {name} SET status = 'sending', lease_owner = {b1}, lease_token = lease_token + 1, updated_at = {b2}
              WHERE id IN (SELECT id FROM {name} WHERE {WAITING} AND {column} = {b3} AND next_attempt_at <= {b4}
                           ORDER BY next_attempt_at, id LIMIT {b5} {skip})
-             RETURNING id, lease_token, attempts, attempts_before, next_attempt_at"
+             RETURNING id, lease_token, attempts, attempts_before, next_attempt_at, {ordering} AS ordering_key"
         )
     };
     macro_rules! run {
@@ -177,6 +181,7 @@ pub(super) fn complete_sqlite<P>(
             delivery_attempts::response_body.eq(&result.response_body),
             delivery_attempts::error_message.eq(&result.error),
             delivery_attempts::transcript.eq(&result.transcript),
+            delivery_attempts::details.eq(&result.details),
         );
         // A caller may have set the attempts of a failed row back by hand: the log keeps the newest of each number.
         diesel::RunQueryDsl::execute(diesel::replace_into(delivery_attempts::table).values(attempt), conn)?;
@@ -185,6 +190,11 @@ pub(super) fn complete_sqlite<P>(
         && let Some(effect) = &result.effect
     {
         effect.sqlite(conn)?;
+    }
+    if written == 1
+        && let Some(sequence) = result.frees()
+    {
+        order::store::release_sqlite(conn, &sequence, result.now)?;
     }
     Ok(written == 1)
 }
@@ -216,6 +226,8 @@ pub(super) async fn complete_postgres<P>(
     ledger: &Ledger,
     batch: &[Completion<P>],
 ) -> QueryResult<Vec<bool>> {
+    let freed: Vec<_> = batch.iter().filter_map(Completion::frees).collect();
+    order::store::lock(conn, &freed).await?;
     let sql = match ledger.table {
         Table::WebhookDeliveries => COMPLETE_WEBHOOKS,
         Table::EmailQueue => COMPLETE_EMAILS,
@@ -242,6 +254,9 @@ pub(super) async fn complete_postgres<P>(
             effect.postgres(conn).await?;
         }
     }
+    if let Some(last) = batch.last().filter(|_| !freed.is_empty()) {
+        order::store::release_postgres(conn, &freed, last.now).await?;
+    }
     Ok(batch.iter().map(|result| written.contains(&result.id)).collect())
 }
 
@@ -256,15 +271,16 @@ async fn log_postgres<P>(conn: &mut PostgresWriter, tried: &[&Completion<P>]) ->
         Bind::NullableTexts(tried.iter().map(|r| r.response_body.as_deref()).collect()),
         Bind::NullableTexts(tried.iter().map(|r| r.error.as_deref()).collect()),
         Bind::NullableTexts(tried.iter().map(|r| r.transcript.as_deref()).collect()),
+        Bind::NullableTexts(tried.iter().map(|r| r.details.as_deref()).collect()),
     ];
     let sql =
         "INSERT INTO delivery_attempts (delivery_id, number, started_at, duration_micros, response_status,
-                                              response_body, error_message, transcript)
-               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)
+                                              response_body, error_message, transcript, details)
+               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (delivery_id, number) DO UPDATE SET started_at = excluded.started_at,
                    duration_micros = excluded.duration_micros, response_status = excluded.response_status,
                    response_body = excluded.response_body, error_message = excluded.error_message,
-                   transcript = excluded.transcript";
+                   transcript = excluded.transcript, details = excluded.details";
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
@@ -311,6 +327,8 @@ pub struct AttemptRow {
     pub error_message: Option<String>,
     /// What was said.
     pub transcript: Option<String>,
+    /// What the channel keeps beside that.
+    pub details: Option<String>,
 }
 
 /// The attempts of one delivery, first one first.
@@ -327,6 +345,10 @@ pub async fn attempts(conn: &mut Conn, delivery_id: &str) -> Result<Vec<AttemptR
 pub async fn give_up(db: &Db, table: Table, ids: Vec<String>, now: Timestamp) -> Result<()> {
     db.transaction(move |conn| {
         Box::pin(async move {
+            let sequences = match table {
+                Table::WebhookDeliveries => order::store::of_deliveries(conn, &ids).await?,
+                Table::EmailQueue => Vec::new(),
+            };
             macro_rules! update {
                 ($table:ident) => {
                     diesel::update($table::table.filter($table::id.eq_any(ids))).set((
@@ -341,7 +363,7 @@ pub async fn give_up(db: &Db, table: Table, ids: Vec<String>, now: Timestamp) ->
                 Table::WebhookDeliveries => on!(conn, |c| update!(webhook_deliveries).execute(c).await)?,
                 Table::EmailQueue => on!(conn, |c| update!(email_queue).execute(c).await)?,
             };
-            Ok(())
+            order::store::release(conn, sequences, now).await
         })
     })
     .await

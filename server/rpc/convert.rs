@@ -8,6 +8,7 @@ use serde_json::{Map, Number, Value as Json};
 
 use crate::clock::Timestamp;
 use crate::delivery::State;
+use crate::delivery::order::PARKED;
 use crate::pb::switchboard::delivery::v1::DeliveryState;
 
 /// The greatest whole number that a protobuf number (a double) holds exactly.
@@ -61,7 +62,7 @@ pub fn states(filter: impl Iterator<Item = DeliveryState>) -> Vec<State> {
 
 /// When the next attempt is due, for a delivery that waits.
 pub fn next_attempt(state: Option<State>, at: Timestamp) -> Option<prost_types::Timestamp> {
-    state.is_some_and(State::is_waiting).then(|| timestamp(at))
+    state.is_some_and(|state| state.is_waiting() && at < PARKED).then(|| timestamp(at))
 }
 
 /// JSON from a struct; whole numbers become integers.

@@ -6,30 +6,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderMap, Request, header};
 use http_body_util::Full;
 
-use super::client::{Answer, Client};
+use super::client::{Answer, BODY_LIMIT, Client};
 use super::directory::{Directory, Endpoint};
 use super::failure::Failure;
 use super::guard::{Guard, Lookup};
+use super::log::Details;
+use super::message;
+use super::mode::DeliveryMode;
 use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
 use crate::clock::{SharedClock, Stopwatch, Timestamp};
-use crate::db::{Conn, revision};
+use crate::db::{Conn, Db, revision};
 use crate::delivery::limit::{Limit, store as limits};
-use crate::delivery::{Attempt, Channel, Leased, Outcome, Policy, Room, Table};
+use crate::delivery::{Attempt, Batching, Channel, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
 use crate::event::Fact;
 
-const SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
-const DELIVERY: HeaderName = HeaderName::from_static("x-webhook-delivery");
-const STANDARD_ID: HeaderName = HeaderName::from_static("webhook-id");
-const STANDARD_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-const STANDARD_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("Switchboard/", env!("CARGO_PKG_VERSION")));
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const INACTIVE: &str = "the endpoint is not active";
+const UNUSABLE: &str = "the endpoint can not be used";
+/// How much of an answer each delivery of a batch keeps at the least.
+const LEAST_BODY: usize = 1_024;
+/// When to try again when a limit can not be read.
+const UNCOUNTED_WAIT: Duration = Duration::from_secs(1);
 
 /// Makes requests to endpoints.
 pub struct Sender {
@@ -54,12 +56,32 @@ impl Sender {
 
     /// Makes one request, and says what came of it.
     pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
-        let request = request(endpoint, delivery, fact, self.clock.now());
-        match self.client.send(request, endpoint.timeout).await {
-            Ok(answer) => judge(&answer, &self.policy(endpoint), self.clock.now()),
-            Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
-            Err(failure) => failed(Outcome::Retry { after: None }, failure.to_string()),
-        }
+        self.exchange(endpoint, message::one(endpoint, delivery, fact, self.clock.now())).await
+    }
+
+    /// Makes one request for several events, and says what came of it.
+    pub async fn send_batch(&self, endpoint: &Endpoint, facts: Vec<&Fact>) -> Attempt {
+        self.exchange(endpoint, message::batch(endpoint, facts, self.clock.now())).await
+    }
+
+    async fn exchange(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Attempt {
+        let mut details = Details::of(endpoint.version, request.headers());
+        let mut attempt = match self.client.send(request, endpoint.timeout).await {
+            Ok(answer) => {
+                details.answered(&answer);
+                judge(&answer, &self.policy(endpoint), self.clock.now())
+            }
+            Err(failure) => {
+                details.failed(&failure);
+                let outcome = match failure {
+                    Failure::Refused(_) => Outcome::Refused,
+                    _ => Outcome::Retry { after: None },
+                };
+                failed(outcome, failure.to_string())
+            }
+        };
+        attempt.details = Some(details.to_text());
+        attempt
     }
 
     fn policy(&self, endpoint: &Endpoint) -> Ready {
@@ -75,6 +97,8 @@ pub struct WebhookChannel {
     pub sender: Arc<Sender>,
     /// Counts them.
     pub tally: Arc<Tally>,
+    /// Counts the requests of batches.
+    pub db: Db,
 }
 
 impl WebhookChannel {
@@ -82,6 +106,57 @@ impl WebhookChannel {
         let own = self.directory.find(lane)?.rate_limit;
         self.sender.defaults.limit(lane, own)
     }
+
+    fn is_batched(&self, lane: &str) -> bool {
+        self.directory.find(lane).is_some_and(|endpoint| endpoint.mode == DeliveryMode::Batched)
+    }
+
+    /// Counts a request of an endpoint.
+    async fn counted(&self, endpoint: &Endpoint, request: impl Future<Output = Attempt>) -> Attempt {
+        let stopwatch = Stopwatch::start();
+        let attempt = request.await;
+        let succeeded = attempt.outcome == Outcome::Succeeded;
+        self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), self.sender.clock.now());
+        attempt
+    }
+
+    /// Takes one request of the endpoint's limit; answers when to look again if it is used up.
+    ///
+    /// Deliveries that share a request are counted here, where it is known how many do.
+    async fn take_request(&self, lane: &str) -> Result<Option<Timestamp>> {
+        let Some(limit) = self.limit(lane) else {
+            return Ok(None);
+        };
+        let now = self.sender.clock.now();
+        let take = self.db.transaction(move |conn| {
+            Box::pin(async move {
+                let mut usage = limits::usage_of(conn, &limit, now).await?;
+                if usage.left(limit.most) == 0 {
+                    return Ok(Some(usage.end()));
+                }
+                usage.used += 1;
+                limits::put(conn, &limit, usage).await.map(|()| None)
+            })
+        });
+        take.await
+    }
+}
+
+/// One for each delivery of a batch.  What was answered is kept with each of them, with a share of the limit for each.
+fn shared(attempt: Attempt, count: usize) -> Vec<Attempt> {
+    let limit = (BODY_LIMIT / count.max(1)).max(LEAST_BODY);
+    let body = attempt.response_body.map(|mut body| {
+        body.truncate(body.floor_char_boundary(limit));
+        body
+    });
+    let one = || Attempt {
+        response_status: attempt.response_status,
+        response_body: body.clone(),
+        error: attempt.error.clone(),
+        details: attempt.details.clone(),
+        ..Attempt::new(attempt.outcome.clone())
+    };
+    std::iter::repeat_with(one).take(count).collect()
 }
 
 impl Channel for WebhookChannel {
@@ -101,16 +176,44 @@ impl Channel for WebhookChannel {
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
             Some(endpoint) if endpoint.active => {
-                let stopwatch = Stopwatch::start();
-                let attempt = self.sender.send(&endpoint, &job.id, &job.payload).await;
-                let succeeded = attempt.outcome == Outcome::Succeeded;
-                self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), self.sender.clock.now());
-                attempt
+                self.counted(&endpoint, self.sender.send(&endpoint, &job.id, &job.payload)).await
             }
-            Some(_) => failed(Outcome::Withdrawn, "the endpoint is not active".into()),
+            Some(_) => failed(Outcome::Withdrawn, INACTIVE.into()),
             // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
-            None => failed(Outcome::Retry { after: None }, "the endpoint can not be used".into()),
+            None => failed(Outcome::Retry { after: None }, UNUSABLE.into()),
         }
+    }
+
+    fn batching(&self, lane: &str) -> Option<Batching> {
+        let endpoint = self.directory.find(lane)?;
+        (endpoint.mode == DeliveryMode::Batched).then_some(endpoint.batching)
+    }
+
+    fn weight(&self, job: &Leased<Arc<Fact>>) -> usize {
+        job.payload.data.len()
+    }
+
+    async fn attempt_together(&self, jobs: &[Leased<Arc<Fact>>]) -> Vec<Attempt> {
+        let Some(first) = jobs.first() else {
+            return Vec::new();
+        };
+        let attempt = match self.directory.find(&first.lane) {
+            Some(endpoint) if endpoint.active => match self.take_request(&first.lane).await {
+                Ok(None) => {
+                    let facts = jobs.iter().map(|job| &*job.payload).collect();
+                    self.counted(&endpoint, self.sender.send_batch(&endpoint, facts)).await
+                }
+                Ok(Some(until)) => failed(Outcome::Held { until }, "the limit of requests is used up".into()),
+                Err(error) => {
+                    tracing::warn!(webhook = &*first.lane, %error, "a limit could not be read");
+                    let until = self.sender.clock.now() + UNCOUNTED_WAIT;
+                    failed(Outcome::Held { until }, "the limit of requests could not be read".into())
+                }
+            },
+            Some(_) => failed(Outcome::Withdrawn, INACTIVE.into()),
+            None => failed(Outcome::Retry { after: None }, UNUSABLE.into()),
+        };
+        shared(attempt, jobs.len())
     }
 
     fn room<'a>(
@@ -125,7 +228,8 @@ impl Channel for WebhookChannel {
                 return Ok(Room { granted: wanted, hold: None });
             };
             let usage = limits::usage_of(conn, &limit, now).await?;
-            let granted = usize::try_from(usage.left(limit.most)).unwrap_or(usize::MAX).min(wanted);
+            let left = usize::try_from(usage.left(limit.most)).unwrap_or(usize::MAX);
+            let granted = if left > 0 && self.is_batched(lane) { wanted } else { left.min(wanted) };
             Ok(Room { granted, hold: (granted < wanted).then(|| hold(&limit, usage)) })
         }
         .boxed()
@@ -139,7 +243,9 @@ impl Channel for WebhookChannel {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<()>> {
         async move {
-            let Some(limit) = self.limit(lane).filter(|_| count > 0) else {
+            // What shares a request is counted when that is made.
+            let counts = count > 0 && !self.is_batched(lane);
+            let Some(limit) = self.limit(lane).filter(|_| counts) else {
                 return Ok(());
             };
             let mut usage = limits::usage_of(conn, &limit, now).await?;
@@ -168,38 +274,6 @@ impl Channel for WebhookChannel {
 
 fn failed(outcome: Outcome, error: String) -> Attempt {
     Attempt::failed(outcome, error)
-}
-
-/// The body: the event's payload byte for byte, in its envelope.
-fn body(endpoint: &str, fact: &Fact) -> Bytes {
-    let Fact { event_type, data, created_at, .. } = fact;
-    // Types and ids have no characters that JSON would escape.
-    format!(
-        r#"{{"event":"{event_type}","timestamp":"{created_at}","webhook_id":"{endpoint}","data":{data}}}"#
-    )
-    .into()
-}
-
-fn request(endpoint: &Endpoint, delivery: &str, fact: &Fact, now: Timestamp) -> Request<Full<Bytes>> {
-    let body = body(&endpoint.id, fact);
-    let value =
-        |text: &str| HeaderValue::from_str(text).expect("ids, numbers and signatures are visible characters");
-    let mut headers = HeaderMap::with_capacity(8 + endpoint.headers.len());
-    headers.extend(endpoint.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-    headers.insert(header::CONTENT_TYPE, JSON);
-    headers.insert(header::USER_AGENT, USER_AGENT);
-    if let Some(signature) = endpoint.signer.plain(&body, now) {
-        headers.insert(SIGNATURE, value(&signature));
-    }
-    headers.insert(DELIVERY, value(delivery));
-    headers.insert(STANDARD_ID, value(&fact.id));
-    headers.insert(STANDARD_TIMESTAMP, HeaderValue::from(now.seconds()));
-    headers.insert(STANDARD_SIGNATURE, value(&endpoint.signer.standard(&fact.id, &body, now)));
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.uri.clone();
-    *request.headers_mut() = headers;
-    request
 }
 
 /// What an answer means: 2xx is success; what the policy says is tried again may pass; everything else, redirects too, is
@@ -235,7 +309,7 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
+    use http::{HeaderName, HeaderValue, StatusCode};
 
     use super::super::policy::RetryPolicy;
     use super::*;
@@ -278,20 +352,5 @@ mod tests {
         assert_eq!(after("120"), Some(Duration::from_secs(120)));
         assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(after("soon"), None);
-    }
-
-    #[test]
-    fn the_body_holds_the_payload_byte_for_byte() {
-        let fact = Fact {
-            id: "evt_1".into(),
-            event_type: "ticket.created".into(),
-            data: r#"{ "big": 12345678901234567890,"a":1.0 }"#.into(),
-            actor: String::new(),
-            subject: String::new(),
-            created_at: Timestamp::from_micros(1_763_893_800_000_000),
-        };
-        let body = body("wh_1", &fact);
-        let expected = r#"{"event":"ticket.created","timestamp":"2025-11-23T10:30:00Z","webhook_id":"wh_1","data":{ "big": 12345678901234567890,"a":1.0 }}"#;
-        assert_eq!(body, expected);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
 
+use super::mode::DeliveryMode;
 use super::model::Webhook;
 use super::policy::{RateLimit, Ready, TIMEOUT};
 use super::rotation::{self, FormerSecret, former_place};
@@ -17,6 +18,7 @@ use super::secret::Key;
 use super::signature::Signer;
 use super::store;
 use crate::db::{Conn, revision};
+use crate::delivery::Batching;
 use crate::error::Result;
 use crate::event::pattern::Pattern;
 use crate::secret::{Place, Sealer};
@@ -28,6 +30,8 @@ const KEPT_TYPES: usize = 10_000;
 pub struct Endpoint {
     /// Its id, and the name of its lane.
     pub id: Arc<str>,
+    /// The version that it was read at.
+    pub version: i64,
     /// Whether events are sent to it.
     pub active: bool,
     /// Where requests go.
@@ -42,6 +46,10 @@ pub struct Endpoint {
     pub policy: Option<Ready>,
     /// How many requests go to it, if it has a limit of its own.
     pub rate_limit: Option<RateLimit>,
+    /// How events get to it.
+    pub mode: DeliveryMode,
+    /// When a batch is sent, if they get to it so.
+    pub batching: Batching,
     patterns: Vec<Pattern>,
 }
 
@@ -143,6 +151,7 @@ impl Directory {
         };
         Some(Arc::new(Endpoint {
             id: webhook.id.as_str().into(),
+            version: webhook.version,
             active: webhook.active,
             uri,
             headers: webhook.header_map(),
@@ -150,6 +159,8 @@ impl Directory {
             timeout: webhook.options.timeout.unwrap_or(TIMEOUT),
             policy: webhook.options.retry_policy.as_ref().map(Ready::from),
             rate_limit: webhook.options.rate_limit,
+            mode: webhook.options.delivery_mode,
+            batching: webhook.options.batching.unwrap_or_default().ready(),
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))
     }

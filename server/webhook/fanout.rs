@@ -8,12 +8,14 @@ use futures_util::future::BoxFuture;
 
 use super::channel::WebhookChannel;
 use super::directory::Directory;
+use super::mode::DeliveryMode;
 use super::policy::Defaults;
 use super::store::{self, NewDelivery};
 use crate::clock::Timestamp;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
 use crate::delivery::engine::FIRST_TOKEN;
 use crate::delivery::limit::store::{self as limits, Wish};
+use crate::delivery::order::{self, Sequence};
 use crate::delivery::{Engine, Leased, Slot};
 use crate::error::Result;
 use crate::event::{Event, Fact, Fanout, Planned};
@@ -44,6 +46,33 @@ struct PlannedDeliveries {
 }
 
 impl PlannedDeliveries {
+    /// What the deliveries are in order with, each once.
+    fn sequences(&self) -> Vec<Sequence> {
+        let mut sequences: Vec<_> = self.rows.iter().filter_map(NewDelivery::sequence).collect();
+        sequences.sort_unstable();
+        sequences.dedup();
+        sequences
+    }
+
+    /// Lets those wait that have another of their sequence before them.
+    fn park(&mut self, mut busy: HashSet<Sequence>) {
+        let mut parked = HashSet::new();
+        for row in &mut self.rows {
+            // The first of a sequence makes it busy for the others.
+            let Some(sequence) = row.sequence().filter(|sequence| !busy.insert(sequence.clone())) else {
+                continue;
+            };
+            row.parked = true;
+            if row.lease_owner.take().is_some() {
+                parked.insert(row.id.clone());
+                if let Some(wish) = self.wishes.get_mut(&sequence.lane) {
+                    wish.wanted -= 1;
+                }
+            }
+        }
+        self.jobs.retain(|(_, job)| !parked.contains(&job.id));
+    }
+
     fn wishes(&self) -> Vec<Wish> {
         self.wishes.values().cloned().collect()
     }
@@ -91,19 +120,26 @@ impl Fanout for WebhookFanout {
     fn plan(&self, events: &[Event], now: Timestamp) -> Option<Box<dyn Planned>> {
         let endpoints = self.directory.endpoints();
         let (mut rows, mut jobs, mut wishes) = (Vec::new(), Vec::new(), BTreeMap::<Arc<str>, Wish>::new());
-        for Event { fact, .. } in events {
+        for Event { fact, position } in events {
             for endpoint in &*endpoints.wanting(&fact.event_type) {
                 let id = self.ids.next(Kind::WebhookDelivery);
+                let ordering = (endpoint.mode == DeliveryMode::Ordered)
+                    .then(|| (Arc::from(fact.subject.as_str()), *position));
+                let ordering_key = ordering.as_ref().map(|(key, _)| Arc::clone(key));
                 let slot = self.engine.reserve(&endpoint.id);
                 rows.push(NewDelivery {
                     id: id.clone(),
                     webhook_id: Arc::clone(&endpoint.id),
                     fact: Arc::clone(fact),
                     lease_owner: slot.as_ref().map(|_| self.engine.owner()),
+                    ordering,
+                    parked: false,
                     now,
                 });
                 if let Some(slot) = slot {
-                    if let Some(wish) = wishes.get_mut(&endpoint.id) {
+                    // What shares a request is counted when that is made.
+                    if endpoint.mode == DeliveryMode::Batched {
+                    } else if let Some(wish) = wishes.get_mut(&endpoint.id) {
                         wish.wanted += 1;
                     } else if let Some(limit) = self.defaults.limit(&endpoint.id, endpoint.rate_limit) {
                         wishes.insert(Arc::clone(&endpoint.id), Wish { limit, wanted: 1 });
@@ -118,6 +154,7 @@ impl Fanout for WebhookFanout {
                             attempts_before: 0,
                             due: now,
                             token: FIRST_TOKEN,
+                            ordering_key,
                             payload,
                         },
                     ));
@@ -133,6 +170,10 @@ impl Fanout for WebhookFanout {
 
 impl Planned for PlannedDeliveries {
     fn sqlite(&mut self, conn: &mut SqliteWriter) -> QueryResult<()> {
+        let sequences = self.sequences();
+        if !sequences.is_empty() {
+            self.park(order::store::busy_sqlite(conn, &sequences)?);
+        }
         if !self.wishes.is_empty() {
             let granted = limits::take_each_sqlite(conn, &self.wishes(), self.now)?;
             self.keep(granted);
@@ -142,6 +183,10 @@ impl Planned for PlannedDeliveries {
 
     fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, QueryResult<()>> {
         async move {
+            let sequences = self.sequences();
+            if !sequences.is_empty() {
+                self.park(order::store::busy_postgres(conn, &sequences).await?);
+            }
             if !self.wishes.is_empty() {
                 let granted = limits::take_each_postgres(conn, &self.wishes(), self.now).await?;
                 self.keep(granted);

@@ -4,9 +4,11 @@
 //! * An **endpoint** ([`model`]) has a URL, the events that it wants and a secret.
 //! * The **directory** ([`directory`]) is every endpoint in memory, ready to use.
 //! * The **fan-out** ([`fanout`]) makes a delivery of each event for each endpoint that wants it, inside the publish.
+//! * A [`mode`] says how an endpoint wants its events: one by one, in order, in batches, or read by itself.
 //! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
 //!   [`policy`] says whether and when there is another.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
+//! * The [`log`] shows what was sent and answered.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
@@ -19,6 +21,9 @@ mod failure;
 pub mod fanout;
 pub mod guard;
 pub mod keys;
+mod log;
+mod message;
+pub mod mode;
 pub mod model;
 pub mod policy;
 mod replay;

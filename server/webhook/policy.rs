@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::mode::{Batching, DeliveryMode};
 use crate::delivery::limit::{Limit, Usage};
 use crate::delivery::{Hold, Policy};
 use crate::error::Violations;
@@ -36,6 +37,12 @@ pub struct Options {
     /// How many requests go to it; `None` is as the settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// How events get to it.
+    #[serde(skip_serializing_if = "DeliveryMode::is_concurrent")]
+    pub delivery_mode: DeliveryMode,
+    /// When a batch is sent, if they get to it so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
 }
 
 /// How many requests go to an endpoint.
@@ -68,6 +75,11 @@ impl Options {
             violations.require(limit.requests > 0, "webhook.rate_limit.requests", "must be 1 or more");
             let fits = PERIODS.contains(&limit.period);
             violations.require(fits, "webhook.rate_limit.period", "must be from 1 second to 1 day");
+        }
+        if let Some(batching) = &self.batching {
+            batching.check(violations);
+            let batched = self.delivery_mode == DeliveryMode::Batched;
+            violations.require(batched, "webhook.batching", "needs the delivery mode BATCHED");
         }
     }
 }

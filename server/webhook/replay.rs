@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::log::Exchange;
+use super::log::store::{self as log, Delivery, Version};
 use super::service::{RetryFilter, WebhookService};
-use super::store::{self, Delivery};
+use super::store;
 use crate::clock::{Stopwatch, Timestamp};
 use crate::delivery::{Attempt, Outcome, State};
 use crate::error::{Error, Kind, Result};
@@ -21,6 +23,8 @@ pub struct Tested {
     pub duration: Duration,
     /// What came of it.
     pub attempt: Attempt,
+    /// The request and the answer.
+    pub exchange: Exchange,
 }
 
 impl Tested {
@@ -43,7 +47,7 @@ impl WebhookService {
                 Box::pin(async move {
                     let ended = State::ALL.into_iter().filter(|state| state.is_final()).collect::<Vec<_>>();
                     let count = store::requeue(conn, std::slice::from_ref(&key), &ended, now).await?;
-                    let delivery = store::find_delivery(conn, &key).await?;
+                    let delivery = log::find(conn, &key).await?;
                     if count == 1 {
                         return Ok(delivery);
                     }
@@ -87,7 +91,7 @@ impl WebhookService {
     /// type has no sample.
     pub async fn test(&self, webhook_id: &str, event_type: &str) -> Result<Tested> {
         let mut conn = self.db.reader().await?;
-        store::find(&mut conn, webhook_id).await?;
+        let webhook = store::find(&mut conn, webhook_id).await?;
         // Another node may have changed it a moment ago.
         self.directory.refresh(&mut conn).await?;
         drop(conn);
@@ -111,6 +115,10 @@ impl WebhookService {
         let (started_at, stopwatch) = (self.clock.now(), Stopwatch::start());
         let delivery = self.ids.next(IdKind::WebhookDelivery);
         let attempt = self.sender.send(&endpoint, &delivery, &fact).await;
-        Ok(Tested { started_at, duration: stopwatch.elapsed(), attempt })
+        let duration = stopwatch.elapsed();
+        let details = attempt.details.as_deref();
+        let exchange =
+            Exchange::of(details, Some(&Version::of(&webhook)), webhook_id, &delivery, Some(&fact));
+        Ok(Tested { started_at, duration, attempt, exchange })
     }
 }

@@ -10,16 +10,17 @@ use super::channel::Sender;
 use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
+pub use super::log::store::DeliveryFilter;
+use super::mode::{Batching, DeliveryMode};
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RateLimit, RetryPolicy};
 use super::secret::{self, Signing};
 use super::stats::Tally;
-use super::store::{self, Delivery};
-pub use super::store::{DeliveryFilter, RetryFilter};
+use super::store;
+pub use super::store::RetryFilter;
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::delivery::Engine;
-use crate::delivery::store::{AttemptRow, attempts};
 use crate::error::{Error, Result, Violations};
 use crate::event::pattern::Pattern;
 use crate::event::registry::RegistryService;
@@ -39,6 +40,8 @@ pub struct WebhookChange {
     pub timeout: Option<Option<Duration>>,
     pub retry_policy: Option<Option<RetryPolicy>>,
     pub rate_limit: Option<Option<RateLimit>>,
+    pub delivery_mode: Option<DeliveryMode>,
+    pub batching: Option<Option<Batching>>,
     pub version: Option<i64>,
 }
 
@@ -105,6 +108,8 @@ impl WebhookService {
                 timeout: change.timeout.flatten(),
                 retry_policy: change.retry_policy.flatten(),
                 rate_limit: change.rate_limit.flatten(),
+                delivery_mode: change.delivery_mode.unwrap_or_default(),
+                batching: change.batching.flatten(),
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
@@ -189,6 +194,11 @@ impl WebhookService {
                     let options = &mut webhook.options;
                     options.timeout = change.timeout.unwrap_or(options.timeout);
                     options.rate_limit = change.rate_limit.unwrap_or(options.rate_limit);
+                    options.delivery_mode = change.delivery_mode.unwrap_or(options.delivery_mode);
+                    // What was said of batches goes with them.
+                    let batching =
+                        options.batching.filter(|_| options.delivery_mode == DeliveryMode::Batched);
+                    options.batching = change.batching.unwrap_or(batching);
                     options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
                     webhook.version += 1;
                     webhook.updated_at = now;
@@ -217,19 +227,6 @@ impl WebhookService {
             })
         })
         .await
-    }
-
-    /// Deliveries, newest first.
-    pub async fn deliveries(&self, filter: &DeliveryFilter, limit: i64) -> Result<Vec<Delivery>> {
-        store::list_deliveries(&mut self.db.reader().await?, filter, limit).await
-    }
-
-    /// One delivery with its attempts.
-    pub async fn delivery(&self, id: &str) -> Result<(Delivery, Vec<AttemptRow>)> {
-        let mut conn = self.db.reader().await?;
-        let delivery = store::find_delivery(&mut conn, id).await?;
-        let attempts = attempts(&mut conn, id).await?;
-        Ok((delivery, attempts))
     }
 
     /// Makes a change that the publishes of every node must see, and sees it here before it answers.

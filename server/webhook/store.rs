@@ -5,6 +5,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::log;
 use super::model::Webhook;
 use super::policy::limit_name;
 use crate::clock::Timestamp;
@@ -15,6 +16,7 @@ use crate::db::statement::{Bind, Statement};
 use crate::db::types::StringList;
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
 use crate::delivery::engine::FIRST_TOKEN;
+use crate::delivery::order::{self, PARKED, Sequence};
 use crate::delivery::{State, Table};
 use crate::error::{Error, Result};
 use crate::event::Fact;
@@ -122,14 +124,14 @@ pub(super) async fn insert(conn: &mut Conn, webhook: &Webhook, secret: Vec<u8>) 
     let insert =
         diesel::insert_into(webhooks::table).values((WebhookRow::from(webhook), webhooks::secret.eq(secret)));
     on!(conn, |c| insert.execute(c).await)?;
-    Ok(())
+    log::store::keep_version(conn, webhook).await
 }
 
 /// Writes a changed endpoint.
 pub(super) async fn update(conn: &mut Conn, webhook: &Webhook) -> Result<()> {
     let update = diesel::update(webhooks::table.find(webhook.id.clone())).set(WebhookRow::from(webhook));
     on!(conn, |c| update.execute(c).await)?;
-    Ok(())
+    log::store::keep_version(conn, webhook).await
 }
 
 /// Removes an endpoint with its history.
@@ -156,10 +158,32 @@ pub(super) struct NewDelivery {
     pub fact: Arc<Fact>,
     /// The node that has it in hand from the start; `None` for one that waits.
     pub lease_owner: Option<i64>,
+    /// What it is in order with, and its event's place in the log.
+    pub ordering: Option<(Arc<str>, i64)>,
+    /// Whether it waits for the one before it.
+    pub parked: bool,
     pub now: Timestamp,
 }
 
 impl NewDelivery {
+    /// What it is in order with.
+    pub(super) fn sequence(&self) -> Option<Sequence> {
+        let (key, _) = self.ordering.as_ref()?;
+        Some(Sequence { lane: Arc::clone(&self.webhook_id), key: Arc::clone(key) })
+    }
+
+    fn due(&self) -> Timestamp {
+        if self.parked { PARKED } else { self.now }
+    }
+
+    fn key(&self) -> Option<&str> {
+        self.ordering.as_ref().map(|(key, _)| &**key)
+    }
+
+    fn position(&self) -> Option<i64> {
+        self.ordering.as_ref().map(|(_, position)| *position)
+    }
+
     fn status(&self) -> &'static str {
         let state = if self.lease_owner.is_some() { State::Sending } else { State::Pending };
         state.word(Table::WebhookDeliveries)
@@ -181,11 +205,13 @@ pub(super) fn insert_deliveries_sqlite(conn: &mut SqliteWriter, rows: &[NewDeliv
             d::event_type.eq(&*row.fact.event_type),
             d::status.eq(row.status()),
             d::attempts.eq(0),
-            d::next_attempt_at.eq(row.now),
+            d::next_attempt_at.eq(row.due()),
             d::lease_owner.eq(row.lease_owner),
             d::lease_token.eq(row.token()),
             d::created_at.eq(row.now),
             d::updated_at.eq(row.now),
+            d::ordering_key.eq(row.key()),
+            d::ordering_position.eq(row.position()),
         );
         diesel::RunQueryDsl::execute(diesel::insert_into(d::table).values(values), conn)?;
     }
@@ -198,19 +224,24 @@ pub(super) async fn insert_deliveries_postgres(
     rows: &[NewDelivery],
 ) -> QueryResult<()> {
     let sql = "INSERT INTO webhook_deliveries (id, webhook_id, event_id, event_type, status, next_attempt_at, lease_owner,
-                                               lease_token, created_at, updated_at)
-               SELECT id, webhook_id, event_id, event_type, status, now_at, lease_owner, lease_token, now_at, now_at
-               FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)
-               AS d (id, webhook_id, event_id, event_type, status, now_at, lease_owner, lease_token)";
+                                               lease_token, created_at, updated_at, ordering_key, ordering_position)
+               SELECT id, webhook_id, event_id, event_type, status, due, lease_owner, lease_token, now_at, now_at,
+                      ordering_key, ordering_position
+               FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+               AS d (id, webhook_id, event_id, event_type, status, due, lease_owner, lease_token, now_at, ordering_key,
+                     ordering_position)";
     let binds = vec![
         Bind::Texts(rows.iter().map(|row| row.id.as_str()).collect()),
         Bind::Texts(rows.iter().map(|row| &*row.webhook_id).collect()),
         Bind::Texts(rows.iter().map(|row| &*row.fact.id).collect()),
         Bind::Texts(rows.iter().map(|row| &*row.fact.event_type).collect()),
         Bind::Texts(rows.iter().map(NewDelivery::status).collect()),
-        Bind::Instants(rows.iter().map(|row| row.now).collect()),
+        Bind::Instants(rows.iter().map(NewDelivery::due).collect()),
         Bind::NullableBigInts(rows.iter().map(|row| row.lease_owner).collect()),
         Bind::BigInts(rows.iter().map(NewDelivery::token).collect()),
+        Bind::Instants(rows.iter().map(|row| row.now).collect()),
+        Bind::NullableTexts(rows.iter().map(NewDelivery::key).collect()),
+        Bind::NullableBigInts(rows.iter().map(NewDelivery::position).collect()),
     ];
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
@@ -237,87 +268,6 @@ pub(super) async fn load_facts(conn: &mut Conn, ids: Vec<String>) -> Result<Vec<
         (delivery, Arc::new(Fact { id, event_type, data, actor, subject, created_at }))
     };
     Ok(rows.into_iter().map(fact).collect())
-}
-
-/// A delivery in the log.
-#[derive(Debug, Clone, Queryable, Selectable)]
-#[diesel(table_name = webhook_deliveries)]
-pub struct Delivery {
-    pub id: String,
-    pub webhook_id: String,
-    pub event_id: String,
-    pub event_type: String,
-    pub status: String,
-    pub attempts: i32,
-    pub error_message: Option<String>,
-    pub response_status: Option<i32>,
-    pub next_attempt_at: Timestamp,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-}
-
-/// Which deliveries to list.
-#[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "explained by the API")]
-pub struct DeliveryFilter {
-    pub webhook_id: String,
-    pub event_id: String,
-    pub event_type: String,
-    pub states: Vec<State>,
-    pub created_after: Option<Timestamp>,
-    pub created_before: Option<Timestamp>,
-    /// Those made before this one.
-    pub before: Option<String>,
-}
-
-/// Deliveries, newest first.
-pub(super) async fn list_deliveries(
-    conn: &mut Conn,
-    filter: &DeliveryFilter,
-    limit: i64,
-) -> Result<Vec<Delivery>> {
-    use webhook_deliveries as d;
-    let words: Vec<&str> = filter.states.iter().map(|state| state.word(Table::WebhookDeliveries)).collect();
-    macro_rules! query {
-        () => {{
-            let mut query =
-                d::table.order(d::id.desc()).limit(limit).select(Delivery::as_select()).into_boxed();
-            if !filter.webhook_id.is_empty() {
-                query = query.filter(d::webhook_id.eq(&filter.webhook_id));
-            }
-            if !filter.event_id.is_empty() {
-                query = query.filter(d::event_id.eq(&filter.event_id));
-            }
-            if !filter.event_type.is_empty() {
-                query = query.filter(d::event_type.eq(&filter.event_type));
-            }
-            if !words.is_empty() {
-                query = query.filter(d::status.eq_any(words.clone()));
-            }
-            if let Some(after) = filter.created_after {
-                query = query.filter(d::created_at.ge(after));
-            }
-            if let Some(before) = filter.created_before {
-                query = query.filter(d::created_at.lt(before));
-            }
-            if let Some(before) = &filter.before {
-                query = query.filter(d::id.lt(before));
-            }
-            query
-        }};
-    }
-    Ok(on!(conn, |c| query!().load(c).await)?)
-}
-
-/// One delivery.
-pub(super) async fn find_delivery(conn: &mut Conn, id: &str) -> Result<Delivery> {
-    let row: Option<Delivery> = on!(conn, |c| webhook_deliveries::table
-        .find(id)
-        .select(Delivery::as_select())
-        .first(c)
-        .await
-        .optional())?;
-    row.ok_or_else(|| Error::not_found("webhook delivery", id))
 }
 
 /// Which failed deliveries to send once more.
@@ -370,13 +320,26 @@ pub(super) async fn requeue(
     use webhook_deliveries as d;
     let word = |state: State| state.word(Table::WebhookDeliveries);
     let from: Vec<&str> = from.iter().map(|state| word(*state)).collect();
-    let update = diesel::update(d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from))).set((
-        d::status.eq(word(State::Pending)),
-        d::attempts_before.eq(d::attempts),
-        d::error_message.eq(None::<String>),
-        d::response_status.eq(None::<i32>),
-        d::next_attempt_at.eq(now),
-        d::updated_at.eq(now),
-    ));
-    Ok(on!(conn, |c| update.execute(c).await)?)
+    let sequences = order::store::of_deliveries(conn, ids).await?;
+    macro_rules! update {
+        ($ordered:ident, $due:expr) => {{
+            let rows = d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from.clone()));
+            let update = diesel::update(rows.filter(d::ordering_key.$ordered())).set((
+                d::status.eq(word(State::Pending)),
+                d::attempts_before.eq(d::attempts),
+                d::error_message.eq(None::<String>),
+                d::response_status.eq(None::<i32>),
+                d::next_attempt_at.eq($due),
+                d::updated_at.eq(now),
+            ));
+            on!(conn, |c| update.execute(c).await)?
+        }};
+    }
+    let mut count = update!(is_null, now);
+    if !sequences.is_empty() {
+        // Behind whatever of its sequence is under way.
+        count += update!(is_not_null, PARKED);
+        order::store::release(conn, sequences, now).await?;
+    }
+    Ok(count)
 }

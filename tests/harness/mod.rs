@@ -42,6 +42,11 @@ pub(crate) use on_both;
 
 use std::time::Duration;
 
+/// Lets the others do something before one looks again.
+pub async fn breath() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
 /// How long a test waits for what must happen: far beyond what it takes, on the busiest machine.
 pub const SOON: Duration = Duration::from_secs(20);
 

@@ -67,6 +67,8 @@ pub enum Behaviour {
     Status(u16),
     /// With one status after the other, a request each; the last one repeats.
     StatusThen(Vec<u16>),
+    /// With 503 for this many of a hundred requests, spread by a sequence that the seed begins, and with 200 for the others.
+    Unsteady { percent: u64, seed: u64 },
     /// With a status and these headers.
     Headers(u16, Vec<(&'static str, String)>),
     /// Not before [`Receiver::release`], and with 200 then.
@@ -353,6 +355,10 @@ async fn answer(
             let status = statuses.get(turn).or(statuses.last()).copied().unwrap_or(200);
             reply(status, Bytes::new())
         }
+        Behaviour::Unsteady { percent, seed } => {
+            let failed = scattered(seed.wrapping_add(turn as u64)) % 100 < percent;
+            reply(if failed { 503 } else { 200 }, Bytes::new())
+        }
         Behaviour::Headers(status, headers) => {
             let mut response = reply(status, Bytes::new());
             for (name, value) in headers {
@@ -374,6 +380,14 @@ async fn answer(
         Behaviour::Body(size) => reply(200, Bytes::from(vec![b'x'; size])),
         Behaviour::Text(status, text) => reply(status, Bytes::from(text)),
     })
+}
+
+/// A number that looks like chance and is the same each time (the finaliser of SplitMix64).
+fn scattered(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn reply(status: u16, body: Bytes) -> Response<Full<Bytes>> {

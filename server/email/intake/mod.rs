@@ -203,6 +203,7 @@ impl Intake {
                         attempts_before: 0,
                         due: now,
                         token: FIRST_TOKEN,
+                        ordering_key: None,
                         payload,
                     },
                 ));

@@ -64,6 +64,7 @@ pub(super) fn judge(
         // What was said, if it came to that.
         response_body: report.code.map(|_| report.summary),
         transcript: report.transcript,
+        details: None,
         effect: something.then(|| Box::new(settlements) as _),
     }
 }

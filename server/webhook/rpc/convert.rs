@@ -1,13 +1,16 @@
 //! Between the wire and the model.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use super::super::log::Exchange;
+use super::super::log::store::Delivery;
+use super::super::mode::{Batching, DeliveryMode};
 use super::super::model::Webhook;
 use super::super::policy::{RateLimit, RetryPolicy};
 use super::super::replay::Tested;
 use super::super::secret::Signing;
 use super::super::stats::Stats;
-use super::super::store::Delivery;
 use crate::clock::Timestamp;
 use crate::delivery::store::AttemptRow;
 use crate::delivery::{State, Table};
@@ -46,6 +49,41 @@ pub(super) fn signing(choice: pb::WebhookSigning) -> Option<Signing> {
         pb::WebhookSigning::Unspecified => None,
         pb::WebhookSigning::HmacSha256 => Some(Signing::Hmac),
         pb::WebhookSigning::Ed25519 => Some(Signing::Ed25519),
+    }
+}
+
+/// How events get to an endpoint, as the caller chose; `None` for no choice.
+pub(super) fn mode(choice: pb::WebhookDeliveryMode) -> Option<DeliveryMode> {
+    match choice {
+        pb::WebhookDeliveryMode::Unspecified => None,
+        pb::WebhookDeliveryMode::Concurrent => Some(DeliveryMode::Concurrent),
+        pb::WebhookDeliveryMode::Ordered => Some(DeliveryMode::Ordered),
+        pb::WebhookDeliveryMode::Batched => Some(DeliveryMode::Batched),
+        pb::WebhookDeliveryMode::Pulled => Some(DeliveryMode::Pulled),
+    }
+}
+
+fn shown_mode(mode: DeliveryMode) -> pb::WebhookDeliveryMode {
+    match mode {
+        DeliveryMode::Concurrent => pb::WebhookDeliveryMode::Concurrent,
+        DeliveryMode::Ordered => pb::WebhookDeliveryMode::Ordered,
+        DeliveryMode::Batched => pb::WebhookDeliveryMode::Batched,
+        DeliveryMode::Pulled => pb::WebhookDeliveryMode::Pulled,
+    }
+}
+
+impl From<pb::WebhookBatching> for Batching {
+    fn from(batching: pb::WebhookBatching) -> Self {
+        // A negative number is beyond every limit too.
+        let max_events = u32::try_from(batching.max_events).unwrap_or(u32::MAX);
+        Self { max_events, max_wait: batching.max_wait.map(length) }
+    }
+}
+
+impl From<Batching> for pb::WebhookBatching {
+    fn from(batching: Batching) -> Self {
+        let max_events = i32::try_from(batching.max_events).unwrap_or(i32::MAX);
+        Self { max_events, max_wait: batching.max_wait.map(duration) }
     }
 }
 
@@ -90,7 +128,18 @@ impl From<Tested> for pb::WebhookAttempt {
             duration: Some(duration(tested.duration)),
             response_status: tested.attempt.response_status.unwrap_or_default(),
             response_body: tested.attempt.response_body.unwrap_or_default(),
+            error_kind: error_kind(
+                &tested.exchange.failure,
+                tested.attempt.error.is_some(),
+                tested.attempt.response_status,
+            )
+            .into(),
             error: tested.attempt.error.unwrap_or_default(),
+            url: tested.exchange.url,
+            request_headers: joined(tested.exchange.request_headers),
+            request_body: tested.exchange.request_body,
+            response_headers: joined(tested.exchange.response_headers),
+            remote_address: tested.exchange.remote_address,
         }
     }
 }
@@ -114,8 +163,8 @@ impl From<Delivery> for pb::WebhookDelivery {
     }
 }
 
-impl From<AttemptRow> for pb::WebhookAttempt {
-    fn from(attempt: AttemptRow) -> Self {
+impl From<(AttemptRow, Exchange)> for pb::WebhookAttempt {
+    fn from((attempt, exchange): (AttemptRow, Exchange)) -> Self {
         let micros = u64::try_from(attempt.duration_micros).unwrap_or_default();
         Self {
             number: attempt.number,
@@ -123,8 +172,41 @@ impl From<AttemptRow> for pb::WebhookAttempt {
             duration: Some(duration(std::time::Duration::from_micros(micros))),
             response_status: attempt.response_status.unwrap_or_default(),
             response_body: attempt.response_body.unwrap_or_default(),
+            error_kind: error_kind(
+                &exchange.failure,
+                attempt.error_message.is_some(),
+                attempt.response_status,
+            )
+            .into(),
             error: attempt.error_message.unwrap_or_default(),
+            url: exchange.url,
+            request_headers: joined(exchange.request_headers),
+            request_body: exchange.request_body,
+            response_headers: joined(exchange.response_headers),
+            remote_address: exchange.remote_address,
         }
+    }
+}
+
+/// Several values of one header in one (RFC 9110, 5.3).
+fn joined(headers: Vec<(String, String)>) -> HashMap<String, String> {
+    let mut map = HashMap::<String, String>::new();
+    for (name, value) in headers {
+        map.entry(name).and_modify(|known| *known = format!("{known}, {value}")).or_insert(value);
+    }
+    map
+}
+
+fn error_kind(failure: &str, failed: bool, status: Option<i32>) -> pb::WebhookErrorKind {
+    match failure {
+        "resolve" => pb::WebhookErrorKind::Resolve,
+        "refused" => pb::WebhookErrorKind::AddressRefused,
+        "connection" => pb::WebhookErrorKind::Connection,
+        "tls" => pb::WebhookErrorKind::Tls,
+        "timeout" => pb::WebhookErrorKind::Timeout,
+        "protocol" => pb::WebhookErrorKind::Protocol,
+        _ if failed && status.is_some() => pb::WebhookErrorKind::Status,
+        _ => pb::WebhookErrorKind::Unspecified,
     }
 }
 
@@ -140,6 +222,8 @@ pub(super) fn wire(webhook: Webhook, now: Timestamp) -> pb::Webhook {
         retry_policy: webhook.options.retry_policy.map(pb::WebhookRetryPolicy::from),
         rate_limit: webhook.options.rate_limit.map(pb::WebhookRateLimit::from),
         signing: signing.into(),
+        delivery_mode: shown_mode(webhook.options.delivery_mode).into(),
+        batching: webhook.options.batching.map(pb::WebhookBatching::from),
         public_key: webhook.public_key,
         previous_secret_expire_time: end.map(timestamp),
         id: webhook.id,

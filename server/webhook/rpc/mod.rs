@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
+use super::mode::Batching;
 use super::model::Webhook;
 use super::policy::{RateLimit, RetryPolicy};
 use super::rotation::Rotation;
@@ -18,12 +19,12 @@ use crate::rpc::convert::{from_timestamp, states};
 use crate::rpc::mask::{self, Mask};
 use crate::rpc::page::Page;
 use crate::secret::SecretText;
-use convert::{length, shown, signing};
+use convert::{length, mode, shown, signing};
 
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 9] = [
+const CHANGEABLE: [&str; 11] = [
     "name",
     "url",
     "event_types",
@@ -33,6 +34,8 @@ const CHANGEABLE: [&str; 9] = [
     "timeout",
     "retry_policy",
     "rate_limit",
+    "delivery_mode",
+    "batching",
 ];
 
 #[tonic::async_trait]
@@ -44,6 +47,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let pb::CreateWebhookRequest { webhook, inactive, validate_only, secret } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
         let signing = signing(webhook.signing()).unwrap_or(Signing::Hmac);
+        let mode = mode(webhook.delivery_mode());
         let change = WebhookChange {
             name: Some(webhook.name),
             url: Some(webhook.url),
@@ -54,6 +58,8 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: Some(webhook.timeout.map(length)),
             retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
+            delivery_mode: mode,
+            batching: Some(webhook.batching.map(Batching::from)),
             version: None,
         };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
@@ -90,6 +96,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let pb::UpdateWebhookRequest { webhook, update_mask } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
         let mask = Mask::read(update_mask, &CHANGEABLE)?;
+        let mode = mode(webhook.delivery_mode());
         let change = WebhookChange {
             name: mask.take("name", webhook.name),
             url: mask.take("url", webhook.url),
@@ -100,6 +107,8 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: mask.take("timeout", webhook.timeout.map(length)),
             retry_policy: mask.take("retry_policy", webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: mask.take("rate_limit", webhook.rate_limit.map(RateLimit::from)),
+            delivery_mode: mask.take("delivery_mode", mode).map(Option::unwrap_or_default),
+            batching: mask.take("batching", webhook.batching.map(Batching::from)),
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;

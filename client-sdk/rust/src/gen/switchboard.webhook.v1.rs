@@ -10,6 +10,16 @@ pub struct WebhookRetryPolicy {
     #[prost(bool, tag = "2")]
     pub retry_client_errors: bool,
 }
+/// When a batch is sent: as soon as either is reached, or the events together are more than 1 MiB.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WebhookBatching {
+    /// So many events, from 1 to 500; 0 means 100.
+    #[prost(int32, tag = "1")]
+    pub max_events: i32,
+    /// So long after the first, at most 60 seconds; unset means 5 seconds.
+    #[prost(message, optional, tag = "2")]
+    pub max_wait: ::core::option::Option<::prost_types::Duration>,
+}
 /// How many requests go to an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WebhookRateLimit {
@@ -75,6 +85,12 @@ pub struct Webhook {
     /// How many requests go to it; what is over waits. Unset means the setting `webhook.hourly_limit`.
     #[prost(message, optional, tag = "16")]
     pub rate_limit: ::core::option::Option<WebhookRateLimit>,
+    /// How events get to it. A change holds for what is published after it.
+    #[prost(enumeration = "WebhookDeliveryMode", tag = "17")]
+    pub delivery_mode: i32,
+    /// When a batch is sent, for BATCHED.
+    #[prost(message, optional, tag = "18")]
+    pub batching: ::core::option::Option<WebhookBatching>,
 }
 /// One event on its way to one endpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -109,12 +125,12 @@ pub struct WebhookDelivery {
     /// When it last changed.
     #[prost(message, optional, tag = "10")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// When the next attempt is due; unset when there is none.
+    /// When the next attempt is due; unset when there is none, and while it waits for an earlier one of its subject.
     #[prost(message, optional, tag = "11")]
     pub next_attempt_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// One request made for a delivery.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WebhookAttempt {
     /// 1 for the first.
     #[prost(int32, tag = "1")]
@@ -128,12 +144,38 @@ pub struct WebhookAttempt {
     /// The HTTP status; 0 when there was no answer.
     #[prost(int32, tag = "4")]
     pub response_status: i32,
-    /// The answer's body, at most its first 64 KiB, with bytes that are not UTF-8 replaced.
+    /// The answer's body, at most its first 64 KiB, with bytes that are not UTF-8 replaced; of a batch, at most this event's
+    /// share of that, and not less than 1 KiB.
     #[prost(string, tag = "5")]
     pub response_body: ::prost::alloc::string::String,
     /// Why it failed; empty when it did not.
     #[prost(string, tag = "6")]
     pub error: ::prost::alloc::string::String,
+    /// Why it failed, in a word.
+    #[prost(enumeration = "WebhookErrorKind", tag = "7")]
+    pub error_kind: i32,
+    /// Where the request went.
+    #[prost(string, tag = "8")]
+    pub url: ::prost::alloc::string::String,
+    /// The request's headers as sent. What may be secret is `***`: the values of the endpoint's own headers, and signatures but
+    /// for their scheme.
+    #[prost(map = "string, string", tag = "9")]
+    pub request_headers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The request's body as sent; of a batch, the part of this event. Empty when the event is no longer kept.
+    #[prost(string, tag = "10")]
+    pub request_body: ::prost::alloc::string::String,
+    /// The answer's headers, at most 8 KiB of them; several of one name are joined by commas.
+    #[prost(map = "string, string", tag = "11")]
+    pub response_headers: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The address and port that answered; empty when there was no answer.
+    #[prost(string, tag = "12")]
+    pub remote_address: ::prost::alloc::string::String,
 }
 /// What CreateWebhook takes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -210,7 +252,7 @@ pub struct UpdateWebhookRequest {
     #[prost(message, optional, tag = "1")]
     pub webhook: ::core::option::Option<Webhook>,
     /// The fields to change: `name`, `url`, `event_types`, `description`, `active`, `headers`, `timeout`, `retry_policy`,
-    /// `rate_limit`. Absent means those that are set; `*` means all.
+    /// `rate_limit`, `delivery_mode`, `batching`. Absent means those that are set; `*` means all.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
@@ -271,7 +313,7 @@ pub struct TestWebhookRequest {
     pub event_type: ::prost::alloc::string::String,
 }
 /// What TestWebhook answers.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TestWebhookResponse {
     /// Whether the receiver answered with 2xx.
     #[prost(bool, tag = "1")]
@@ -453,6 +495,102 @@ impl WebhookSigning {
             "WEBHOOK_SIGNING_UNSPECIFIED" => Some(Self::Unspecified),
             "WEBHOOK_SIGNING_HMAC_SHA256" => Some(Self::HmacSha256),
             "WEBHOOK_SIGNING_ED25519" => Some(Self::Ed25519),
+            _ => None,
+        }
+    }
+}
+/// How events get to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WebhookDeliveryMode {
+    /// The same as CONCURRENT.
+    Unspecified = 0,
+    /// A request for each event, many at a time, in no order.
+    Concurrent = 1,
+    /// A request for each event, one at a time for each `subject` of events, in the order of publishing; events without a
+    /// subject are in order with each other. The next one waits until the one before has ended, whatever its end.
+    Ordered = 2,
+    /// One request for several events: its body is a JSON array of what would have been the bodies, each with the event's
+    /// `id` too.
+    Batched = 3,
+    /// No requests: the receiver reads with PullWebhookEvents.
+    Pulled = 4,
+}
+impl WebhookDeliveryMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WEBHOOK_DELIVERY_MODE_UNSPECIFIED",
+            Self::Concurrent => "WEBHOOK_DELIVERY_MODE_CONCURRENT",
+            Self::Ordered => "WEBHOOK_DELIVERY_MODE_ORDERED",
+            Self::Batched => "WEBHOOK_DELIVERY_MODE_BATCHED",
+            Self::Pulled => "WEBHOOK_DELIVERY_MODE_PULLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WEBHOOK_DELIVERY_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WEBHOOK_DELIVERY_MODE_CONCURRENT" => Some(Self::Concurrent),
+            "WEBHOOK_DELIVERY_MODE_ORDERED" => Some(Self::Ordered),
+            "WEBHOOK_DELIVERY_MODE_BATCHED" => Some(Self::Batched),
+            "WEBHOOK_DELIVERY_MODE_PULLED" => Some(Self::Pulled),
+            _ => None,
+        }
+    }
+}
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WebhookErrorKind {
+    /// It did not, or not on the wire.
+    Unspecified = 0,
+    /// The host's name was not found.
+    Resolve = 1,
+    /// The address is not allowed as a destination.
+    AddressRefused = 2,
+    /// No connection was made, or it broke.
+    Connection = 3,
+    /// TLS failed: the certificate, or its handshake.
+    Tls = 4,
+    /// There was no complete answer in time.
+    Timeout = 5,
+    /// The answer was no HTTP, or beyond its limits.
+    Protocol = 6,
+    /// The answer's status was not 2xx.
+    Status = 7,
+}
+impl WebhookErrorKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WEBHOOK_ERROR_KIND_UNSPECIFIED",
+            Self::Resolve => "WEBHOOK_ERROR_KIND_RESOLVE",
+            Self::AddressRefused => "WEBHOOK_ERROR_KIND_ADDRESS_REFUSED",
+            Self::Connection => "WEBHOOK_ERROR_KIND_CONNECTION",
+            Self::Tls => "WEBHOOK_ERROR_KIND_TLS",
+            Self::Timeout => "WEBHOOK_ERROR_KIND_TIMEOUT",
+            Self::Protocol => "WEBHOOK_ERROR_KIND_PROTOCOL",
+            Self::Status => "WEBHOOK_ERROR_KIND_STATUS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WEBHOOK_ERROR_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "WEBHOOK_ERROR_KIND_RESOLVE" => Some(Self::Resolve),
+            "WEBHOOK_ERROR_KIND_ADDRESS_REFUSED" => Some(Self::AddressRefused),
+            "WEBHOOK_ERROR_KIND_CONNECTION" => Some(Self::Connection),
+            "WEBHOOK_ERROR_KIND_TLS" => Some(Self::Tls),
+            "WEBHOOK_ERROR_KIND_TIMEOUT" => Some(Self::Timeout),
+            "WEBHOOK_ERROR_KIND_PROTOCOL" => Some(Self::Protocol),
+            "WEBHOOK_ERROR_KIND_STATUS" => Some(Self::Status),
             _ => None,
         }
     }

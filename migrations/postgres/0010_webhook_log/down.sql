@@ -1,0 +1,2 @@
+DROP TABLE webhook_versions;
+ALTER TABLE delivery_attempts DROP COLUMN details;
