@@ -28,6 +28,8 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod webhook_backfill;
+mod webhook_pull;
 mod webhook_requests;
 mod webhook_secrets;
 mod webhooks;

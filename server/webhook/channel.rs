@@ -13,6 +13,7 @@ use super::client::{Answer, Client};
 use super::directory::{Directory, Endpoint};
 use super::failure::Failure;
 use super::guard::{Guard, Lookup};
+use super::mode::DeliveryMode;
 use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
@@ -100,6 +101,9 @@ impl Channel for WebhookChannel {
 
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
+            Some(endpoint) if endpoint.mode == DeliveryMode::Pulled => {
+                failed(Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into())
+            }
             Some(endpoint) if endpoint.active => {
                 let stopwatch = Stopwatch::start();
                 let attempt = self.sender.send(&endpoint, &job.id, &job.payload).await;

@@ -7,11 +7,13 @@
 //! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
 //!   [`policy`] says whether and when there is another.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
-//! * A [`replay`] sends once more what has ended, and tests an endpoint.
+//! * A [`replay`] sends once more what has ended, and tests an endpoint; a [`backfill`] sends what was published before.
+//! * A [`mode`] says how events get to an endpoint; who can not be reached has a [`pull`].
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
 //!   where it is connected to.
 
+pub mod backfill;
 pub mod channel;
 pub mod client;
 pub mod directory;
@@ -19,8 +21,10 @@ mod failure;
 pub mod fanout;
 pub mod guard;
 pub mod keys;
+pub mod mode;
 pub mod model;
 pub mod policy;
+pub mod pull;
 mod replay;
 pub mod rotation;
 pub mod rpc;
@@ -35,5 +39,6 @@ pub use directory::Directory;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
+pub use mode::DeliveryMode;
 pub use policy::{Defaults, RetryPolicy};
 pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

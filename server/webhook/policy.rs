@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::mode::DeliveryMode;
 use crate::delivery::limit::{Limit, Usage};
 use crate::delivery::{Hold, Policy};
 use crate::error::Violations;
@@ -36,6 +37,9 @@ pub struct Options {
     /// How many requests go to it; `None` is as the settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// How events get to it.
+    #[serde(skip_serializing_if = "DeliveryMode::is_concurrent")]
+    pub delivery_mode: DeliveryMode,
 }
 
 /// How many requests go to an endpoint.
@@ -64,6 +68,8 @@ impl Options {
         if let Some(policy) = &self.retry_policy {
             violations.check("webhook.retry_policy.schedule", check_schedule(&policy.schedule));
         }
+        let offered = matches!(self.delivery_mode, DeliveryMode::Concurrent | DeliveryMode::Pulled);
+        violations.require(offered, "webhook.delivery_mode", "must be CONCURRENT or PULLED");
         if let Some(limit) = &self.rate_limit {
             violations.require(limit.requests > 0, "webhook.rate_limit.requests", "must be 1 or more");
             let fits = PERIODS.contains(&limit.period);

@@ -10,8 +10,10 @@ use super::channel::Sender;
 use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
+use super::mode::DeliveryMode;
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RateLimit, RetryPolicy};
+use super::pull::{self, Pulls};
 use super::secret::{self, Signing};
 use super::stats::Tally;
 use super::store::{self, Delivery};
@@ -39,6 +41,7 @@ pub struct WebhookChange {
     pub timeout: Option<Option<Duration>>,
     pub retry_policy: Option<Option<RetryPolicy>>,
     pub rate_limit: Option<Option<RateLimit>>,
+    pub delivery_mode: Option<DeliveryMode>,
     pub version: Option<i64>,
 }
 
@@ -80,6 +83,8 @@ pub struct WebhookService {
     pub sender: Arc<Sender>,
     /// Counts requests.
     pub tally: Arc<Tally>,
+    /// What reads of pulled endpoints need.
+    pub pulls: Pulls,
     /// Has the samples that tests send.
     pub event_types: RegistryService,
     /// Makes ids.
@@ -105,6 +110,7 @@ impl WebhookService {
                 timeout: change.timeout.flatten(),
                 retry_policy: change.retry_policy.flatten(),
                 rate_limit: change.rate_limit.flatten(),
+                delivery_mode: change.delivery_mode.unwrap_or_default(),
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
@@ -126,6 +132,7 @@ impl WebhookService {
             .changed(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &webhook, sealed).await?;
+                    pull::mode_changed(conn, None, &webhook).await?;
                     Ok(webhook)
                 })
             })
@@ -177,6 +184,7 @@ impl WebhookService {
             .changed(move |conn| {
                 Box::pin(async move {
                     let mut webhook = store::find(conn, &id).await?;
+                    let before = webhook.options.delivery_mode;
                     if change.version.is_some_and(|version| version != webhook.version) {
                         return Err(Error::etag_mismatch(webhook.version.to_string()));
                     }
@@ -190,10 +198,12 @@ impl WebhookService {
                     options.timeout = change.timeout.unwrap_or(options.timeout);
                     options.rate_limit = change.rate_limit.unwrap_or(options.rate_limit);
                     options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
+                    options.delivery_mode = change.delivery_mode.unwrap_or(options.delivery_mode);
                     webhook.version += 1;
                     webhook.updated_at = now;
                     check(&webhook, &rules)?;
                     store::update(conn, &webhook).await?;
+                    pull::mode_changed(conn, Some(before), &webhook).await?;
                     Ok(webhook)
                 })
             })

@@ -215,6 +215,18 @@ pub(super) async fn insert_deliveries_postgres(
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
+/// Makes deliveries that wait for their turn.
+pub(super) async fn insert_waiting(conn: &mut Conn, rows: Vec<NewDelivery>) -> Result<()> {
+    match conn {
+        Conn::Postgres(handle) => insert_deliveries_postgres(&mut ***handle, &rows).await?,
+        Conn::Sqlite(handle) => {
+            let insert = move |c: &mut SqliteWriter| insert_deliveries_sqlite(c, &rows);
+            handle.spawn_blocking(insert).await?;
+        }
+    }
+    Ok(())
+}
+
 type FactRow = (String, String, String, String, String, String, Timestamp);
 
 /// The events of deliveries.

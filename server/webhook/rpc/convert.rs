@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::mode::DeliveryMode;
 use super::super::model::Webhook;
 use super::super::policy::{RateLimit, RetryPolicy};
 use super::super::replay::Tested;
@@ -46,6 +47,27 @@ pub(super) fn signing(choice: pb::WebhookSigning) -> Option<Signing> {
         pb::WebhookSigning::Unspecified => None,
         pb::WebhookSigning::HmacSha256 => Some(Signing::Hmac),
         pb::WebhookSigning::Ed25519 => Some(Signing::Ed25519),
+    }
+}
+
+/// How events get to an endpoint.
+pub(super) fn mode(mode: pb::WebhookDeliveryMode) -> DeliveryMode {
+    match mode {
+        pb::WebhookDeliveryMode::Unspecified | pb::WebhookDeliveryMode::Concurrent => {
+            DeliveryMode::Concurrent
+        }
+        pb::WebhookDeliveryMode::Ordered => DeliveryMode::Ordered,
+        pb::WebhookDeliveryMode::Batched => DeliveryMode::Batched,
+        pb::WebhookDeliveryMode::Pulled => DeliveryMode::Pulled,
+    }
+}
+
+fn wire_mode(mode: DeliveryMode) -> pb::WebhookDeliveryMode {
+    match mode {
+        DeliveryMode::Concurrent => pb::WebhookDeliveryMode::Concurrent,
+        DeliveryMode::Ordered => pb::WebhookDeliveryMode::Ordered,
+        DeliveryMode::Batched => pb::WebhookDeliveryMode::Batched,
+        DeliveryMode::Pulled => pb::WebhookDeliveryMode::Pulled,
     }
 }
 
@@ -139,6 +161,7 @@ pub(super) fn wire(webhook: Webhook, now: Timestamp) -> pb::Webhook {
         timeout: webhook.options.timeout.map(duration),
         retry_policy: webhook.options.retry_policy.map(pb::WebhookRetryPolicy::from),
         rate_limit: webhook.options.rate_limit.map(pb::WebhookRateLimit::from),
+        delivery_mode: wire_mode(webhook.options.delivery_mode).into(),
         signing: signing.into(),
         public_key: webhook.public_key,
         previous_secret_expire_time: end.map(timestamp),

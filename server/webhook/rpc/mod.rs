@@ -1,6 +1,7 @@
 //! The wire: WebhookService.
 
 mod convert;
+mod pull;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +14,18 @@ use super::rotation::Rotation;
 use super::secret::Signing;
 use super::service::{DeliveryFilter, NewSecret, RetryFilter, WebhookChange, WebhookService};
 use crate::error::Error;
+use crate::event::rpc::frame::Frame;
 use crate::pb::switchboard::webhook::v1 as pb;
 use crate::rpc::convert::{from_timestamp, states};
 use crate::rpc::mask::{self, Mask};
 use crate::rpc::page::Page;
 use crate::secret::SecretText;
-use convert::{length, shown, signing};
+use convert::{length, mode, shown, signing};
 
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 9] = [
+const CHANGEABLE: [&str; 10] = [
     "name",
     "url",
     "event_types",
@@ -33,6 +35,7 @@ const CHANGEABLE: [&str; 9] = [
     "timeout",
     "retry_policy",
     "rate_limit",
+    "delivery_mode",
 ];
 
 #[tonic::async_trait]
@@ -44,6 +47,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let pb::CreateWebhookRequest { webhook, inactive, validate_only, secret } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
         let signing = signing(webhook.signing()).unwrap_or(Signing::Hmac);
+        let delivery_mode = mode(webhook.delivery_mode());
         let change = WebhookChange {
             name: Some(webhook.name),
             url: Some(webhook.url),
@@ -54,6 +58,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: Some(webhook.timeout.map(length)),
             retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
+            delivery_mode: Some(delivery_mode),
             version: None,
         };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
@@ -90,6 +95,8 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let pb::UpdateWebhookRequest { webhook, update_mask } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
         let mask = Mask::read(update_mask, &CHANGEABLE)?;
+        // Without a mask, UNSPECIFIED is as before; named by one, it is CONCURRENT.
+        let delivery_mode = mask.take("delivery_mode", webhook.delivery_mode()).map(mode);
         let change = WebhookChange {
             name: mask.take("name", webhook.name),
             url: mask.take("url", webhook.url),
@@ -100,6 +107,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: mask.take("timeout", webhook.timeout.map(length)),
             retry_policy: mask.take("retry_policy", webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: mask.take("rate_limit", webhook.rate_limit.map(RateLimit::from)),
+            delivery_mode,
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;
@@ -215,6 +223,29 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let (total, each) = self.0.stats(&webhook_id, start, end).await?;
         let webhooks = each.into_iter().map(pb::WebhookStats::from).collect();
         Ok(Response::new(pb::GetWebhookStatsResponse { total: Some(total.into()), webhooks }))
+    }
+
+    async fn replay_webhook_events(
+        &self,
+        request: Request<pb::ReplayWebhookEventsRequest>,
+    ) -> Result<Response<pb::ReplayWebhookEventsResponse>, Status> {
+        Ok(Response::new(pull::replay_events(&self.0, request.into_inner()).await?))
+    }
+
+    async fn pull_webhook_events(
+        &self,
+        request: Request<pb::PullWebhookEventsRequest>,
+    ) -> Result<Response<Frame>, Status> {
+        Ok(Response::new(pull::pull(&self.0, request.into_inner()).await?))
+    }
+
+    async fn acknowledge_webhook_events(
+        &self,
+        request: Request<pb::AcknowledgeWebhookEventsRequest>,
+    ) -> Result<Response<pb::AcknowledgeWebhookEventsResponse>, Status> {
+        let pb::AcknowledgeWebhookEventsRequest { webhook_id, cursor } = request.into_inner();
+        self.0.acknowledge(&webhook_id, &cursor).await?;
+        Ok(Response::new(pb::AcknowledgeWebhookEventsResponse {}))
     }
 }
 

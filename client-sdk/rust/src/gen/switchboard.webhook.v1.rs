@@ -29,7 +29,8 @@ pub struct Webhook {
     /// What people call it; at most 128 characters.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Where requests go: `http` or `https`, without user information or fragment; at most 2048 characters.
+    /// Where requests go: `http` or `https`, without user information or fragment; at most 2048 characters. May be empty for
+    /// PULLED.
     #[prost(string, tag = "3")]
     pub url: ::prost::alloc::string::String,
     /// Which events it wants: types, `ticket.*` for every type below `ticket`, `*` for all. 1 to 100.
@@ -75,6 +76,9 @@ pub struct Webhook {
     /// How many requests go to it; what is over waits. Unset means the setting `webhook.hourly_limit`.
     #[prost(message, optional, tag = "16")]
     pub rate_limit: ::core::option::Option<WebhookRateLimit>,
+    /// How events get to it. One that becomes PULLED reads what is published from then on.
+    #[prost(enumeration = "WebhookDeliveryMode", tag = "17")]
+    pub delivery_mode: i32,
 }
 /// One event on its way to one endpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -210,7 +214,7 @@ pub struct UpdateWebhookRequest {
     #[prost(message, optional, tag = "1")]
     pub webhook: ::core::option::Option<Webhook>,
     /// The fields to change: `name`, `url`, `event_types`, `description`, `active`, `headers`, `timeout`, `retry_policy`,
-    /// `rate_limit`. Absent means those that are set; `*` means all.
+    /// `rate_limit`, `delivery_mode`. Absent means those that are set; `*` means all.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
@@ -423,6 +427,118 @@ pub struct GetWebhookStatsResponse {
     /// By endpoint, those with the most attempts first, at most 1000.
     #[prost(message, repeated, tag = "2")]
     pub webhooks: ::prost::alloc::vec::Vec<WebhookStats>,
+}
+/// What ReplayWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayWebhookEventsRequest {
+    /// The endpoint's id. It must be active, and not PULLED.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// Only events accepted at or after this time. Required.
+    #[prost(message, optional, tag = "2")]
+    pub created_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only events accepted before this time; unset means now.
+    #[prost(message, optional, tag = "3")]
+    pub created_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// `next_page_token` of a call that did not reach the end, with the same endpoint and times.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ReplayWebhookEvents answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayWebhookEventsResponse {
+    /// How many deliveries were made.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
+    /// Goes on where this call stopped; empty when it reached the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What PullWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullWebhookEventsRequest {
+    /// The endpoint's id. It must be PULLED, and active.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// Goes on after this cursor instead of after what was acknowledged. Every cursor of an event is one.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// How long to wait for an event when there is none, at most 30 seconds.
+    #[prost(message, optional, tag = "4")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+}
+/// What PullWebhookEvents answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PullWebhookEventsResponse {
+    /// The events, in the order of publishing. May be fewer than there are, or none: an answer has at most about 4 MiB, and
+    /// looks through at most 20,000 events for those that are wanted.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<super::super::event::v1::Event>,
+    /// Acknowledges these events, and asks for those after them. It can be further on even when there are no events.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Whether events before these are no longer kept that were neither acknowledged nor read: some may have been wanted.
+    #[prost(bool, tag = "3")]
+    pub gap: bool,
+}
+/// What AcknowledgeWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeWebhookEventsRequest {
+    /// The endpoint's id. It must be PULLED.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// A cursor that PullWebhookEvents answered. One that is older than what was acknowledged changes nothing.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+}
+/// What AcknowledgeWebhookEvents answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeWebhookEventsResponse {}
+/// How events get to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WebhookDeliveryMode {
+    /// The same as CONCURRENT.
+    Unspecified = 0,
+    /// A request for each event, many at a time, in no order.
+    Concurrent = 1,
+    /// A request for each event, one at a time for each `subject` of events, in the order of publishing. The next one waits
+    /// until the one before has ended, whatever its end.
+    Ordered = 2,
+    /// One request for several events: its body is a JSON array of what would have been the bodies, each with the event's
+    /// `id`.
+    Batched = 3,
+    /// No requests: the receiver reads with PullWebhookEvents. `url` may be empty.
+    Pulled = 4,
+}
+impl WebhookDeliveryMode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WEBHOOK_DELIVERY_MODE_UNSPECIFIED",
+            Self::Concurrent => "WEBHOOK_DELIVERY_MODE_CONCURRENT",
+            Self::Ordered => "WEBHOOK_DELIVERY_MODE_ORDERED",
+            Self::Batched => "WEBHOOK_DELIVERY_MODE_BATCHED",
+            Self::Pulled => "WEBHOOK_DELIVERY_MODE_PULLED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WEBHOOK_DELIVERY_MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "WEBHOOK_DELIVERY_MODE_CONCURRENT" => Some(Self::Concurrent),
+            "WEBHOOK_DELIVERY_MODE_ORDERED" => Some(Self::Ordered),
+            "WEBHOOK_DELIVERY_MODE_BATCHED" => Some(Self::Batched),
+            "WEBHOOK_DELIVERY_MODE_PULLED" => Some(Self::Pulled),
+            _ => None,
+        }
+    }
 }
 /// How requests are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -875,6 +991,37 @@ pub mod webhook_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Makes the deliveries that an endpoint would have got had it been there: of the events of a time that it wants and that
+        /// were never made a delivery to it.
+        pub async fn replay_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReplayWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/ReplayWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "ReplayWebhookEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// How well requests went over a time, of all endpoints or of one.
         pub async fn get_webhook_stats(
             &mut self,
@@ -901,6 +1048,67 @@ pub mod webhook_service_client {
                     GrpcMethod::new(
                         "switchboard.webhook.v1.WebhookService",
                         "GetWebhookStats",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads the events that an endpoint wants whose `delivery_mode` is PULLED, in their order, and waits for some if asked
+        /// to. The same events come again until they are acknowledged.
+        pub async fn pull_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PullWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/PullWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "PullWebhookEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says that everything up to a cursor has been taken, so that it does not come again.
+        pub async fn acknowledge_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcknowledgeWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/AcknowledgeWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "AcknowledgeWebhookEvents",
                     ),
                 );
             self.inner.unary(req, path, codec).await
