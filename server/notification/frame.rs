@@ -60,6 +60,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
+    use crate::event::bus::Record;
     use crate::event::{Event, Fact};
 
     #[test]

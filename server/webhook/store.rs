@@ -218,7 +218,7 @@ pub(super) async fn insert_deliveries_postgres(
 /// Makes deliveries that wait for their turn.
 pub(super) async fn insert_waiting(conn: &mut Conn, rows: Vec<NewDelivery>) -> Result<()> {
     match conn {
-        Conn::Postgres(handle) => insert_deliveries_postgres(&mut ***handle, &rows).await?,
+        Conn::Postgres(handle) => insert_deliveries_postgres(handle, &rows).await?,
         Conn::Sqlite(handle) => {
             let insert = move |c: &mut SqliteWriter| insert_deliveries_sqlite(c, &rows);
             handle.spawn_blocking(insert).await?;

@@ -62,8 +62,7 @@ impl WebhookService {
         let end = place.end.or(created_before).map_or(now, |end| end.min(now));
         let within = created_after..end;
 
-        let mut conn = self.db.reader().await?;
-        let webhook = webhooks::find(&mut conn, &webhook_id).await?;
+        let webhook = webhooks::find(&mut self.db.reader().await?, &webhook_id).await?;
         webhook.refuse_pulled()?;
         webhook.refuse_inactive()?;
         if within.is_empty() {
@@ -78,7 +77,7 @@ impl WebhookService {
         let last_id = lower_bound(IdKind::Event, end + LATER);
         let (mut after, mut count, mut seen) = (place.after, 0, 0);
         loop {
-            let events = store::events(&mut conn, &after, &last_id, BATCH).await?;
+            let events = store::events(&mut self.db.reader().await?, &after, &last_id, BATCH).await?;
             let Some(last) = events.last() else { return Ok((count, None)) };
             after.clone_from(&last.id);
             seen += events.len();
