@@ -10,6 +10,7 @@ use prost_types::FieldMask;
 use switchboard::db::{Db, execute};
 use switchboard::event::cursor::Cursor;
 use switchboard_client::Client;
+use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::event::v1::{BatchPublishEventsRequest, Event};
 use switchboard_client::webhook::v1::{
     AcknowledgeWebhookEventsRequest, CreateWebhookRequest, ListWebhookDeliveriesRequest,
@@ -18,7 +19,7 @@ use switchboard_client::webhook::v1::{
 };
 use tonic::{Code, Status};
 
-use crate::harness::receiver::Receiver;
+use crate::harness::receiver::{Behaviour, Receiver};
 use crate::harness::server::{Backend, Server, event};
 use crate::harness::{SOON, eventually, on_both, status};
 
@@ -305,6 +306,27 @@ on_both! {
         status::expect_violations(&refused, &["webhook.url"]);
         let url = Webhook { id, url: "ftp://example.com/".into(), ..Default::default() };
         status::expect_violations(&update(&server, url, "url").await.unwrap_err(), &["webhook.url"]);
+    }
+
+    async fn what_waits_for_an_endpoint_that_becomes_pulled_is_cancelled(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/", Behaviour::Status(500));
+        let (webhook, _) = server.webhook_to(&receiver, &["*"]).await;
+        let published = server.publish("a", "{}").await;
+        let state = async |wanted: DeliveryState| {
+            eventually("it gets there", async || {
+                (server.event(&published.event_id).await.outcomes[0].state() == wanted).then_some(())
+            })
+            .await;
+        };
+        state(DeliveryState::Retrying).await;
+        set_mode(&server, &webhook.id, WebhookDeliveryMode::Pulled).await.unwrap();
+        server.advance(Duration::from_secs(66));
+        state(DeliveryState::Cancelled).await;
+        assert_eq!(receiver.received().len(), 1);
+        let before = Cursor { position: 0, ..Cursor::decode(&published.cursor).unwrap() }.encode();
+        let answer = pull(&server, PullWebhookEventsRequest { cursor: before, ..read(&webhook.id) }).await;
+        assert_eq!(answer.events.len(), 1, "it can be read all the same");
     }
 
     async fn nothing_is_missed_while_endpoints_are_made(server: Server) {
