@@ -6,6 +6,8 @@ use std::{env, fs, io};
 
 use prost::Message;
 
+const FRAME: &str = "crate::event::rpc::frame::Frame";
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     // The generator does not say it, and without it every build would run this again.
@@ -22,8 +24,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptor = prost_types_of(&compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .build_client(false)
-        // A stream's message is made of pieces that were encoded once for all subscribers.
-        .extern_path(".switchboard.notification.v1.SubscribeResponse", "crate::notification::frame::Frame")
+        // These are made of pieces that were encoded once for all who read them.
+        .extern_path(".switchboard.notification.v1.SubscribeResponse", FRAME)
+        .extern_path(".switchboard.webhook.v1.PullWebhookEventsResponse", FRAME)
         // They carry a secret; `server/pb.rs` has their Debug.
         .skip_debug([
             ".switchboard.webhook.v1.CreateWebhookResponse",

@@ -194,6 +194,22 @@ on_both! {
         assert_eq!(arrivals(&receiver.received())["a"], [0, 1]);
     }
 
+    async fn what_was_published_before_comes_in_order_too(server: Server) {
+        let receiver = Receiver::start().await;
+        publish(&server.client, (0..40).map(|n| of(&format!("s{}", n % 2), n / 2)).collect()).await;
+        let webhook = create(&server, ordered(&receiver)).await.unwrap();
+        let request = switchboard_client::webhook::v1::ReplayWebhookEventsRequest {
+            webhook_id: webhook.id.clone(),
+            created_after: Some(crate::deliveries::now(&server)),
+            ..Default::default()
+        };
+        let replayed = server.client.webhooks().replay_webhook_events(request).await.unwrap().into_inner();
+        assert_eq!(replayed.count, 40);
+        publish(&server.client, (40..60).map(|n| of(&format!("s{}", n % 2), n / 2)).collect()).await;
+        ended(&server, &webhook.id, 60).await;
+        assert_in_order(&receiver.received(), 2, 30);
+    }
+
     async fn several_events_share_a_request_that_verifies(server: Server) {
         let receiver = Receiver::start().await;
         let request = switchboard_client::webhook::v1::CreateWebhookRequest {

@@ -42,6 +42,7 @@ use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
 use crate::webhook::keys::{self, PublishedKeys};
+use crate::webhook::pull::Pulls;
 use crate::webhook::stats::Tally;
 use crate::webhook::{
     self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
@@ -306,6 +307,7 @@ impl Wired {
             engine: self.webhook_engine.clone(),
             sender: Arc::clone(&self.sender),
             tally: Arc::clone(&self.tally),
+            pulls: Pulls::new(Arc::clone(&self.bus), stops.port.clone()),
             event_types: registry(),
             ids: Arc::clone(ids),
             clock: clock(),

@@ -432,6 +432,17 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    webhook_cursors (webhook_id) {
+        webhook_id -> Text,
+        position -> BigInt,
+        updated_at -> Instant,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     event_log,
     events,
@@ -460,5 +471,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_activities,
     webhook_former_secrets,
     webhook_stats,
-    webhook_versions
+    webhook_versions,
+    webhook_cursors
 );

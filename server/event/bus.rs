@@ -33,7 +33,7 @@ const POLL: Duration = Duration::from_millis(200);
 pub struct Record {
     /// The event.
     pub event: Event,
-    /// The event as it goes over the wire.
+    /// The event as it goes over the wire, with its length in front.
     pub encoded: OnceLock<Bytes>,
 }
 
@@ -188,17 +188,22 @@ impl Watcher {
 
     /// The next events after `position`, in order and without a gap; empty when there is none yet.
     pub async fn after(&mut self, position: i64) -> Result<Vec<Arc<Record>>> {
+        self.after_at_most(position, BATCH).await
+    }
+
+    /// The same, at most `limit`; there are no more yet when it answers fewer.
+    pub async fn after_at_most(&mut self, position: i64, limit: usize) -> Result<Vec<Arc<Record>>> {
         // Marked as seen before it is read: what comes in between wakes `changed`.
         let head = *self.head.borrow_and_update();
         if position >= head {
             return Ok(Vec::new());
         }
-        let shared = self.bus.ring.read().unwrap_or_else(PoisonError::into_inner).after(position, BATCH);
+        let shared = self.bus.ring.read().unwrap_or_else(PoisonError::into_inner).after(position, limit);
         match shared {
             Some(records) => Ok(records),
             None => {
                 let events =
-                    log::read_after(&mut self.bus.db.reader().await?, position, BATCH as i64).await?;
+                    log::read_after(&mut self.bus.db.reader().await?, position, limit as i64).await?;
                 Ok(events.into_iter().map(Record::new).collect())
             }
         }

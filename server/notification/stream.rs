@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, SubscribeFrame as _};
 use crate::clock::{SharedClock, Stopwatch};
 use crate::db::Db;
 use crate::error::{Result, Violations};
@@ -181,7 +181,7 @@ impl Stream {
             let Some(record) = self.pending.pop() else { break };
             self.position = record.event.position;
             if self.wants(&record) {
-                let piece = frame::piece(&record, self.source.bus.epoch());
+                let piece = frame::encoded(&record, self.source.bus.epoch());
                 bytes += piece.len();
                 events.push(piece);
             }

@@ -51,13 +51,18 @@ impl Page {
         self.size + 1
     }
 
+    /// A token that goes on after `key`.
+    pub fn token(&self, key: &str) -> String {
+        encode(key, self.filters)
+    }
+
     /// Cuts the rows to the page, and answers the token of the next one.
     pub fn cut<T>(&self, rows: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
         if rows.len() <= self.size {
             return String::new();
         }
         rows.truncate(self.size);
-        rows.last().map(|last| encode(&key(last), self.filters)).unwrap_or_default()
+        rows.last().map(|last| self.token(&key(last))).unwrap_or_default()
     }
 }
 

@@ -175,6 +175,9 @@ impl Channel for WebhookChannel {
 
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
+            Some(endpoint) if endpoint.mode == DeliveryMode::Pulled => {
+                failed(Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into())
+            }
             Some(endpoint) if endpoint.active => {
                 self.counted(&endpoint, self.sender.send(&endpoint, &job.id, &job.payload)).await
             }

@@ -44,10 +44,10 @@ pub struct Endpoint {
     pub timeout: Duration,
     /// When a failed request is made again, if it has a policy of its own.
     pub policy: Option<Ready>,
-    /// How many requests go to it, if it has a limit of its own.
-    pub rate_limit: Option<RateLimit>,
     /// How events get to it.
     pub mode: DeliveryMode,
+    /// How many requests go to it, if it has a limit of its own.
+    pub rate_limit: Option<RateLimit>,
     /// When a batch is sent, if they get to it so.
     pub batching: Batching,
     patterns: Vec<Pattern>,
@@ -63,14 +63,16 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// The active endpoints that want events of this type.
+    /// The active endpoints that want events of this type and have them sent.
     pub fn wanting(&self, event_type: &str) -> Arc<[Arc<Endpoint>]> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = wanted.get(event_type) {
             return Arc::clone(known);
         }
         let wants = |endpoint: &&Arc<Endpoint>| {
-            endpoint.active && endpoint.patterns.iter().any(|pattern| pattern.matches(event_type))
+            endpoint.active
+                && endpoint.mode != DeliveryMode::Pulled
+                && endpoint.patterns.iter().any(|pattern| pattern.matches(event_type))
         };
         let found: Arc<[_]> = self.by_age.iter().filter(wants).cloned().collect();
         if wanted.len() < KEPT_TYPES {
@@ -145,7 +147,14 @@ impl Directory {
             Some((key(place.as_place(), &former.sealed)?, former.expires_at))
         });
         let signer = newest.map(|newest| Signer::new(newest, former.collect()));
-        let (Some(signer), Ok(uri)) = (signer, webhook.url.parse()) else {
+        let mode = webhook.options.delivery_mode;
+        let uri = if webhook.url.is_empty() && mode == DeliveryMode::Pulled {
+            // Nothing is ever sent there.
+            Ok(Uri::default())
+        } else {
+            webhook.url.parse()
+        };
+        let (Some(signer), Ok(uri)) = (signer, uri) else {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
             return None;
         };
@@ -158,8 +167,8 @@ impl Directory {
             signer,
             timeout: webhook.options.timeout.unwrap_or(TIMEOUT),
             policy: webhook.options.retry_policy.as_ref().map(Ready::from),
+            mode,
             rate_limit: webhook.options.rate_limit,
-            mode: webhook.options.delivery_mode,
             batching: webhook.options.batching.unwrap_or_default().ready(),
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))

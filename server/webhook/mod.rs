@@ -4,16 +4,17 @@
 //! * An **endpoint** ([`model`]) has a URL, the events that it wants and a secret.
 //! * The **directory** ([`directory`]) is every endpoint in memory, ready to use.
 //! * The **fan-out** ([`fanout`]) makes a delivery of each event for each endpoint that wants it, inside the publish.
-//! * A [`mode`] says how an endpoint wants its events: one by one, in order, in batches, or read by itself.
+//! * A [`mode`] says how an endpoint wants its events: one by one, in order, in batches, or, where it can not be reached, by a [`pull`].
 //! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
 //!   [`policy`] says whether and when there is another.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * The [`log`] shows what was sent and answered.
-//! * A [`replay`] sends once more what has ended, and tests an endpoint.
+//! * A [`replay`] sends once more what has ended, and tests an endpoint; a [`backfill`] sends what was published before.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
 //!   where it is connected to.
 
+pub mod backfill;
 pub mod channel;
 pub mod client;
 pub mod directory;
@@ -26,6 +27,7 @@ mod message;
 pub mod mode;
 pub mod model;
 pub mod policy;
+pub mod pull;
 mod replay;
 pub mod rotation;
 pub mod rpc;
@@ -40,5 +42,6 @@ pub use directory::Directory;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
+pub use mode::DeliveryMode;
 pub use policy::{Defaults, RetryPolicy};
 pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::guard::Guard;
+use super::mode::DeliveryMode;
 use super::policy::Options;
 use super::secret::Signing;
 use crate::clock::Timestamp;
@@ -66,7 +67,10 @@ impl Webhook {
         );
         let short = self.description.chars().count() <= DESCRIPTION_LIMIT && !self.description.contains('\0');
         violations.require(short, "webhook.description", "must have at most 1024 characters");
-        violations.check("webhook.url", check_url(&self.url, guard, https_only));
+        // A pulled endpoint's URL is for a later change of mode.
+        if !self.url.is_empty() || self.options.delivery_mode != DeliveryMode::Pulled {
+            violations.check("webhook.url", check_url(&self.url, guard, https_only));
+        }
         let count_ok = (1..=EVENT_TYPE_LIMIT).contains(&self.event_types.len());
         violations.require(count_ok, "webhook.event_types", "must have 1 to 100 entries");
         parse_all(violations, "webhook.event_types", &self.event_types);

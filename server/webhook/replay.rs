@@ -88,10 +88,11 @@ impl WebhookService {
     ///
     /// # Errors
     /// `NOT_FOUND` when there is no such endpoint or type, `FAILED_PRECONDITION` with the reason `SAMPLE_MISSING` when the
-    /// type has no sample.
+    /// type has no sample, or `WEBHOOK_PULLED` when nothing is sent to the endpoint.
     pub async fn test(&self, webhook_id: &str, event_type: &str) -> Result<Tested> {
         let mut conn = self.db.reader().await?;
         let webhook = store::find(&mut conn, webhook_id).await?;
+        webhook.refuse_pulled()?;
         // Another node may have changed it a moment ago.
         self.directory.refresh(&mut conn).await?;
         drop(conn);

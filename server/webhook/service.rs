@@ -14,6 +14,7 @@ pub use super::log::store::DeliveryFilter;
 use super::mode::{Batching, DeliveryMode};
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RateLimit, RetryPolicy};
+use super::pull::{self, Pulls};
 use super::secret::{self, Signing};
 use super::stats::Tally;
 use super::store;
@@ -83,6 +84,8 @@ pub struct WebhookService {
     pub sender: Arc<Sender>,
     /// Counts requests.
     pub tally: Arc<Tally>,
+    /// What reads of pulled endpoints need.
+    pub pulls: Pulls,
     /// Has the samples that tests send.
     pub event_types: RegistryService,
     /// Makes ids.
@@ -131,6 +134,7 @@ impl WebhookService {
             .changed(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &webhook, sealed).await?;
+                    pull::mode_changed(conn, None, &webhook).await?;
                     Ok(webhook)
                 })
             })
@@ -182,6 +186,7 @@ impl WebhookService {
             .changed(move |conn| {
                 Box::pin(async move {
                     let mut webhook = store::find(conn, &id).await?;
+                    let before = webhook.options.delivery_mode;
                     if change.version.is_some_and(|version| version != webhook.version) {
                         return Err(Error::etag_mismatch(webhook.version.to_string()));
                     }
@@ -204,6 +209,7 @@ impl WebhookService {
                     webhook.updated_at = now;
                     check(&webhook, &rules)?;
                     store::update(conn, &webhook).await?;
+                    pull::mode_changed(conn, Some(before), &webhook).await?;
                     Ok(webhook)
                 })
             })

@@ -246,6 +246,23 @@ pub(super) async fn insert_deliveries_postgres(
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
+/// Makes deliveries that wait for their turn.
+pub(super) async fn insert_waiting(conn: &mut Conn, rows: Vec<NewDelivery>) -> Result<()> {
+    let now = rows.iter().map(|row| row.now).max().unwrap_or_default();
+    let mut sequences: Vec<_> = rows.iter().filter_map(NewDelivery::sequence).collect();
+    sequences.sort_unstable();
+    sequences.dedup();
+    order::store::hold(conn, &sequences).await?;
+    match conn {
+        Conn::Postgres(handle) => insert_deliveries_postgres(handle, &rows).await?,
+        Conn::Sqlite(handle) => {
+            let insert = move |c: &mut SqliteWriter| insert_deliveries_sqlite(c, &rows);
+            handle.spawn_blocking(insert).await?;
+        }
+    }
+    order::store::release(conn, sequences, now).await
+}
+
 type FactRow = (String, String, String, String, String, String, Timestamp);
 
 /// The events of deliveries.

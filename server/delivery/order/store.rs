@@ -150,10 +150,16 @@ pub async fn of_deliveries(conn: &mut Conn, ids: &[String]) -> Result<Vec<Sequen
     let sequence =
         |(lane, key): (String, Option<String>)| Some(Sequence { lane: lane.into(), key: Arc::from(key?) });
     let sequences: Vec<_> = found.into_iter().filter_map(sequence).collect();
-    if let Conn::Postgres(c) = conn {
-        lock(c, &sequences).await?;
-    }
+    hold(conn, &sequences).await?;
     Ok(sequences)
+}
+
+/// As [`lock`]; SQLite's one writer needs none.
+pub async fn hold(conn: &mut Conn, sequences: &[Sequence]) -> Result<()> {
+    if let Conn::Postgres(c) = conn {
+        lock(c, sequences).await?;
+    }
+    Ok(())
 }
 
 fn binds(sequences: &[Sequence]) -> Vec<Bind<'_>> {

@@ -1,6 +1,7 @@
 //! The wire: EventService and RouteService.
 
 pub mod convert;
+pub mod frame;
 mod routes;
 
 pub use routes::RouteRpc;

@@ -1,6 +1,7 @@
 //! The wire: WebhookService.
 
 mod convert;
+mod pull;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::rotation::Rotation;
 use super::secret::Signing;
 use super::service::{DeliveryFilter, NewSecret, RetryFilter, WebhookChange, WebhookService};
 use crate::error::Error;
+use crate::event::rpc::frame::Frame;
 use crate::pb::switchboard::webhook::v1 as pb;
 use crate::rpc::convert::{from_timestamp, states};
 use crate::rpc::mask::{self, Mask};
@@ -224,6 +226,29 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let (total, each) = self.0.stats(&webhook_id, start, end).await?;
         let webhooks = each.into_iter().map(pb::WebhookStats::from).collect();
         Ok(Response::new(pb::GetWebhookStatsResponse { total: Some(total.into()), webhooks }))
+    }
+
+    async fn replay_webhook_events(
+        &self,
+        request: Request<pb::ReplayWebhookEventsRequest>,
+    ) -> Result<Response<pb::ReplayWebhookEventsResponse>, Status> {
+        Ok(Response::new(pull::replay_events(&self.0, request.into_inner()).await?))
+    }
+
+    async fn pull_webhook_events(
+        &self,
+        request: Request<pb::PullWebhookEventsRequest>,
+    ) -> Result<Response<Frame>, Status> {
+        Ok(Response::new(pull::pull(&self.0, request.into_inner()).await?))
+    }
+
+    async fn acknowledge_webhook_events(
+        &self,
+        request: Request<pb::AcknowledgeWebhookEventsRequest>,
+    ) -> Result<Response<pb::AcknowledgeWebhookEventsResponse>, Status> {
+        let pb::AcknowledgeWebhookEventsRequest { webhook_id, cursor } = request.into_inner();
+        self.0.acknowledge(&webhook_id, &cursor).await?;
+        Ok(Response::new(pb::AcknowledgeWebhookEventsResponse {}))
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Webhook {
     /// What people call it; at most 128 characters.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Where requests go: `http` or `https`, without user information or fragment; at most 2048 characters.
+    /// Where requests go: `http` or `https`, without user information or fragment; at most 2048 characters. May be empty for
+    /// PULLED.
     #[prost(string, tag = "3")]
     pub url: ::prost::alloc::string::String,
     /// Which events it wants: types, `ticket.*` for every type below `ticket`, `*` for all. 1 to 100.
@@ -85,7 +86,7 @@ pub struct Webhook {
     /// How many requests go to it; what is over waits. Unset means the setting `webhook.hourly_limit`.
     #[prost(message, optional, tag = "16")]
     pub rate_limit: ::core::option::Option<WebhookRateLimit>,
-    /// How events get to it. A change holds for what is published after it.
+    /// How events get to it. A change holds for what is published after it; one that becomes PULLED reads from there on.
     #[prost(enumeration = "WebhookDeliveryMode", tag = "17")]
     pub delivery_mode: i32,
     /// When a batch is sent, for BATCHED.
@@ -466,6 +467,75 @@ pub struct GetWebhookStatsResponse {
     #[prost(message, repeated, tag = "2")]
     pub webhooks: ::prost::alloc::vec::Vec<WebhookStats>,
 }
+/// What ReplayWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayWebhookEventsRequest {
+    /// The endpoint's id. It must be active, and not PULLED.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// Only events accepted at or after this time. Required.
+    #[prost(message, optional, tag = "2")]
+    pub created_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only events accepted before this time; unset means now.
+    #[prost(message, optional, tag = "3")]
+    pub created_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// `next_page_token` of a call that did not reach the end, with the same endpoint and times.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ReplayWebhookEvents answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplayWebhookEventsResponse {
+    /// How many deliveries were made.
+    #[prost(int64, tag = "1")]
+    pub count: i64,
+    /// Goes on where this call stopped; empty when it reached the end.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What PullWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PullWebhookEventsRequest {
+    /// The endpoint's id. It must be PULLED, and active.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// Goes on after this cursor instead of after what was acknowledged. Every cursor of an event is one.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// How long to wait for an event when there is none, at most 30 seconds.
+    #[prost(message, optional, tag = "4")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+}
+/// What PullWebhookEvents answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PullWebhookEventsResponse {
+    /// The events, in the order of publishing. May be fewer than there are, or none: an answer has at most about 4 MiB, and
+    /// looks through at most 20,000 events for those that are wanted.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<super::super::event::v1::Event>,
+    /// Acknowledges these events, and asks for those after them. It can be further on even when there are no events.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+    /// Whether events before these are no longer kept that were neither acknowledged nor read: some may have been wanted.
+    #[prost(bool, tag = "3")]
+    pub gap: bool,
+}
+/// What AcknowledgeWebhookEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeWebhookEventsRequest {
+    /// The endpoint's id. It must be PULLED.
+    #[prost(string, tag = "1")]
+    pub webhook_id: ::prost::alloc::string::String,
+    /// A cursor that PullWebhookEvents answered. One that is older than what was acknowledged changes nothing.
+    #[prost(string, tag = "2")]
+    pub cursor: ::prost::alloc::string::String,
+}
+/// What AcknowledgeWebhookEvents answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeWebhookEventsResponse {}
 /// How requests are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -513,7 +583,7 @@ pub enum WebhookDeliveryMode {
     /// One request for several events: its body is a JSON array of what would have been the bodies, each with the event's
     /// `id` too.
     Batched = 3,
-    /// No requests: the receiver reads with PullWebhookEvents.
+    /// No requests: the receiver reads with PullWebhookEvents. `url` may be empty.
     Pulled = 4,
 }
 impl WebhookDeliveryMode {
@@ -1013,6 +1083,37 @@ pub mod webhook_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Makes the deliveries that an endpoint would have got had it been there: of the events of a time that it wants and that
+        /// were never made a delivery to it.
+        pub async fn replay_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReplayWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReplayWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/ReplayWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "ReplayWebhookEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// How well requests went over a time, of all endpoints or of one.
         pub async fn get_webhook_stats(
             &mut self,
@@ -1039,6 +1140,67 @@ pub mod webhook_service_client {
                     GrpcMethod::new(
                         "switchboard.webhook.v1.WebhookService",
                         "GetWebhookStats",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads the events that an endpoint wants whose `delivery_mode` is PULLED, in their order, and waits for some if asked
+        /// to. The same events come again until they are acknowledged.
+        pub async fn pull_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PullWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PullWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/PullWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "PullWebhookEvents",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says that everything up to a cursor has been taken, so that it does not come again.
+        pub async fn acknowledge_webhook_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcknowledgeWebhookEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeWebhookEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.webhook.v1.WebhookService/AcknowledgeWebhookEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.webhook.v1.WebhookService",
+                        "AcknowledgeWebhookEvents",
                     ),
                 );
             self.inner.unary(req, path, codec).await
