@@ -101,13 +101,14 @@ impl Events {
 }
 
 /// About 300 bytes, as an application would send them.
-fn payload(number: u64) -> String {
+pub fn payload(number: u64) -> String {
     format!(
         r#"{{"ticket_id":{number},"title":"Pump 3 in hall B has stopped and does not start again","priority":"high","created_by":"jo.miller","created_at":"2026-01-31T10:29:55Z","status":"open","location":"Hall B, line 2, next to the second cooling tower","tags":["pump","cooling","hall-b"],"assigned_to":"mechanics on duty"}}"#
     )
 }
 
 /// Publishes one event in each call.
+#[derive(Clone)]
 pub struct PublishCaller {
     /// The service.
     pub client: EventServiceClient<Authenticated>,
@@ -137,19 +138,20 @@ impl Caller for PublishCaller {
 /// Publishes many events in each call.
 pub struct BatchCaller {
     publisher: PublishCaller,
+    event_type: &'static str,
     size: usize,
 }
 
 impl BatchCaller {
-    /// One that uses this connection, and so many events a call.
-    pub fn new(channel: Channel, events: &Events, size: usize) -> Result<Self> {
-        Ok(Self { publisher: PublishCaller::new(channel, events)?, size })
+    /// One that uses this connection, and so many events of this type a call.
+    pub fn new(channel: Channel, events: &Events, event_type: &'static str, size: usize) -> Result<Self> {
+        Ok(Self { publisher: PublishCaller::new(channel, events)?, event_type, size })
     }
 }
 
 impl Caller for BatchCaller {
     async fn call(&mut self) -> Result<()> {
-        let requests = (0..self.size).map(|_| self.publisher.events.next(UNWANTED)).collect();
+        let requests = (0..self.size).map(|_| self.publisher.events.next(self.event_type)).collect();
         let request = BatchPublishEventsRequest { requests };
         let answer =
             self.publisher.client.batch_publish_events(request).await.context("BatchPublishEvents")?;

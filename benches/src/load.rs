@@ -1,5 +1,7 @@
 //! The closed loop: a number of callers, each of which calls again as soon as it has its answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -59,6 +61,26 @@ pub async fn closed_loop<C: Caller>(callers: Vec<C>, time: Duration) -> Result<(
     Ok((callers, Calls { per_second, latencies, begin }))
 }
 
+/// Lets the callers make so many calls together, as fast as they go.
+pub async fn make_calls<C: Caller>(callers: Vec<C>, count: u64) -> Result<()> {
+    let left = Arc::new(AtomicU64::new(count));
+    let mut tasks = JoinSet::new();
+    for mut caller in callers {
+        let left = Arc::clone(&left);
+        let take = |left: u64| left.checked_sub(1);
+        tasks.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+                caller.call().await?;
+            }
+            Result::Ok(())
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        joined.context("a caller")??;
+    }
+    Ok(())
+}
+
 /// As [`closed_loop`], after a second that warms everything up and does not count.
 pub async fn measured<C: Caller>(callers: Vec<C>, time: Duration) -> Result<(Vec<C>, Calls)> {
     let (callers, _) = closed_loop(callers, WARM_UP).await?;
@@ -90,5 +112,23 @@ mod tests {
         assert!((2..=40).contains(&calls.latencies.len()), "{}", calls.latencies.len());
         assert!(made - calls.latencies.len() <= 2);
         assert!(calls.latencies.iter().all(|latency| *latency >= Duration::from_millis(5)));
+    }
+
+    struct Counter(Arc<AtomicU64>);
+
+    impl Caller for Counter {
+        async fn call(&mut self) -> Result<()> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn as_many_calls_are_made_as_asked_for() {
+        let made = Arc::new(AtomicU64::new(0));
+        let callers = (0..8).map(|_| Counter(Arc::clone(&made))).collect();
+        make_calls(callers, 101).await.unwrap();
+        assert_eq!(made.load(Ordering::Relaxed), 101);
     }
 }

@@ -9,13 +9,16 @@
 #![allow(clippy::cast_precision_loss, reason = "no count here needs more than 52 bits")]
 
 mod client;
+mod database;
 mod error;
 mod folder;
+mod hostile;
 mod key;
 mod load;
 mod machine;
 mod mail;
 mod options;
+mod past;
 mod post;
 mod postgres;
 mod process;
@@ -42,6 +45,10 @@ use crate::options::Options;
 use crate::postgres::Cluster;
 use crate::report::Report;
 use crate::stage::Parts;
+
+/// What must be 0 wherever it is counted.
+const FAULTS: [&str; 6] =
+    ["lost", "duplicates", "unknown", "neighbour's duplicates", "neighbour's unknown", "followed"];
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -89,9 +96,9 @@ async fn measure(options: Options) -> Result<()> {
         }
     }
     outcome?;
-    let faults: f64 = ["lost", "duplicates", "unknown"].into_iter().map(|fault| report.total(fault)).sum();
+    let faults: f64 = FAULTS.into_iter().map(|fault| report.total(fault)).sum();
     if faults > 0.0 {
-        Err(format!("{faults} deliveries were lost, came twice or are unknown").into())
+        Err(format!("{faults} deliveries were lost, came twice, are unknown or went elsewhere").into())
     } else {
         Ok(())
     }

@@ -9,8 +9,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "benches/run")]
 pub struct Options {
-    /// What to measure; everything but `email-memory` when none is named. The ceilings that a scenario is held against are
-    /// always measured.
+    /// What to measure; everything but `history` and `email-memory` when none is named. The ceilings that a scenario is
+    /// held against are always measured.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
 
@@ -38,6 +38,14 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub mails: u64,
 
+    /// How many deliveries wait in `pending`; with --quick 20,000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    pub pending: u64,
+
+    /// How many deliveries were made before `history` begins; with --quick 200,000.
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    pub rows: u64,
+
     /// The server to measure, if it is not the one beside this program.
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,
@@ -56,6 +64,14 @@ pub enum Scenario {
     Deliver,
     /// The time from send to arrival at 100 events per second.
     Latency,
+    /// The same, alone and beside an endpoint that answers after ten seconds.
+    SlowNeighbour,
+    /// The time from send to arrival at healthy endpoints, alone and beside a thousand hostile ones.
+    Hostile,
+    /// Webhook deliveries per second while a million others wait for another endpoint.
+    Pending,
+    /// Webhook deliveries per second on a database that has made ten million before.
+    History,
     /// Mails per second, end to end, beside smtp-source and lettre.
     Email,
     /// The server's memory with a million mails queued.
@@ -96,7 +112,8 @@ impl Options {
     /// Whether this scenario is to be measured.
     pub fn wants(&self, scenario: Scenario) -> bool {
         // Minutes and gigabytes are spent only where they are asked for.
-        let unasked = self.scenarios.is_empty() && scenario != Scenario::EmailMemory;
+        let unasked =
+            self.scenarios.is_empty() && ![Scenario::History, Scenario::EmailMemory].contains(&scenario);
         unasked || self.scenarios.contains(&scenario)
     }
 
@@ -105,16 +122,30 @@ impl Options {
         self.wants(Scenario::Email) || self.wants(Scenario::EmailMemory)
     }
 
+    /// Whether SQL is run beside the server.
+    pub fn wants_sql(&self) -> bool {
+        self.wants(Scenario::Pending) || self.wants(Scenario::History)
+    }
+
     /// Whether any measurement is held against the ceilings of calls and webhooks.
     pub fn wants_ceilings(&self) -> bool {
-        [Scenario::Ceilings, Scenario::Publish, Scenario::Batch, Scenario::Deliver]
-            .into_iter()
-            .any(|scenario| self.wants(scenario))
+        use Scenario::{Batch, Ceilings, Deliver, History, Pending, Publish};
+        [Ceilings, Publish, Batch, Deliver, Pending, History].into_iter().any(|scenario| self.wants(scenario))
     }
 
     /// How many mails are queued at once to see what they take.
     pub fn mails(&self) -> u64 {
         if self.quick { self.mails.min(20_000) } else { self.mails }
+    }
+
+    /// How many deliveries wait while others are made.
+    pub fn pending(&self) -> u64 {
+        if self.quick { self.pending.min(20_000) } else { self.pending }
+    }
+
+    /// How many deliveries were made before.
+    pub fn rows(&self) -> u64 {
+        if self.quick { self.rows.min(200_000) } else { self.rows }
     }
 
     /// The storages to measure, in order.

@@ -5,9 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Context, Result};
-use crate::process::{Watchdog, is_root, run, tail};
+use crate::process::{TIME_LIMIT, Watchdog, is_root, run, run_within, tail};
 
 /// PostgreSQL refuses to run as root, so this user runs it then. Debian's package creates it.
 const USER: &str = "postgres";
@@ -83,11 +84,10 @@ impl Cluster {
         Err(format!("PostgreSQL did not start: {refusal}").into())
     }
 
-    /// Makes a new, empty database and gives its URL. Nothing of the last one is left to be written then.
-    pub async fn create(&self, name: &str) -> Result<String> {
+    /// Makes a new, empty database. Nothing of the last one is left to be written then.
+    pub async fn create(&self, name: &str) -> Result<()> {
         self.query(&format!("CREATE DATABASE {name}")).await?;
-        self.query("CHECKPOINT").await?;
-        Ok(self.url(name))
+        self.query("CHECKPOINT").await
     }
 
     /// Removes a database.
@@ -110,13 +110,19 @@ impl Cluster {
         self.watchdog.finish().await;
     }
 
-    async fn query(&self, sql: &str) -> Result<()> {
-        let url = self.url("postgres");
-        let args = ["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql];
-        run(self.bin.join("psql"), args).await.map(drop)
+    /// Runs SQL in a database and gives what it answers, columns with `|` between.
+    pub async fn sql_within(&self, limit: Duration, database: &str, sql: &str) -> Result<String> {
+        let url = self.url(database);
+        let args = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql];
+        run_within(limit, self.bin.join("psql"), args).await
     }
 
-    fn url(&self, database: &str) -> String {
+    async fn query(&self, sql: &str) -> Result<()> {
+        self.sql_within(TIME_LIMIT, "postgres", sql).await.map(drop)
+    }
+
+    /// The URL of a database.
+    pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 }

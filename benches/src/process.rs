@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::error::{Context, Result};
 
 /// How long a program that [`run`] starts may take.
-const TIME_LIMIT: Duration = Duration::from_secs(120);
+pub const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a program to its end and gives what it printed; fails when it does.
 pub async fn run<A>(program: impl AsRef<OsStr>, args: A) -> Result<String>
@@ -19,12 +19,21 @@ where
     A: IntoIterator,
     A::Item: AsRef<OsStr>,
 {
+    run_within(TIME_LIMIT, program, args).await
+}
+
+/// As [`run`], for programs that take longer.
+pub async fn run_within<A>(limit: Duration, program: impl AsRef<OsStr>, args: A) -> Result<String>
+where
+    A: IntoIterator,
+    A::Item: AsRef<OsStr>,
+{
     let mut command = tokio::process::Command::new(&program);
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     let name = Path::new(&program).display().to_string();
-    let output = match tokio::time::timeout(TIME_LIMIT, command.output()).await {
+    let output = match tokio::time::timeout(limit, command.output()).await {
         Ok(output) => output.context(&name)?,
-        Err(_) => return Err(format!("{name} took longer than {TIME_LIMIT:?}").into()),
+        Err(_) => return Err(format!("{name} took longer than {limit:?}").into()),
     };
     if !output.status.success() {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

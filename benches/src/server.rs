@@ -1,4 +1,4 @@
-//! The server that is measured: a process of its own, with a new database.
+//! The server that is measured: a process of its own.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::key::admin_key;
 use crate::process::{Watchdog, tail};
@@ -16,21 +17,22 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// Starts the server as a child of the watchdog. Its process id comes first, before anything that it prints.
 const BEGIN: &str = r#"
 folder=$1; shift
+: >"$folder/running"
 sh -c 'echo "$$"; exec "$@"' server "$@" </dev/null 2>"$folder/log" &
 server=$!
 "#;
 
-/// Asks the server to end, gives it half a minute, and removes its folder.
+/// Asks the server to end, gives it half a minute, and says that it has gone.
 const END: &str = r#"
 kill -TERM "$server"
 left=300
 while kill -0 "$server" && [ "$left" -gt 0 ]; do sleep 0.1; left=$((left - 1)); done
 kill -KILL "$server"
 wait "$server"
-rm -rf "$folder"
+rm -f "$folder/running"
 "#;
 
-/// A running server. Dropping it ends it and removes its folder.
+/// A running server. Dropping it ends it.
 pub struct Server {
     watchdog: Watchdog,
     address: String,
@@ -38,11 +40,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `program` with its files in `folder`, on SQLite unless there is a `database`, and waits until it is ready.
-    pub async fn start(program: &Path, folder: &Path, database: Option<&str>) -> Result<Self> {
-        let data = folder.join("data");
+    /// Starts `program` on a database, and waits until it is ready.
+    pub async fn start(program: &Path, database: &Database<'_>) -> Result<Self> {
+        let (folder, data) = (database.folder(), database.data());
         let mut variables = vec![("SWITCHBOARD_ADMIN_KEY", admin_key())];
-        variables.extend(database.map(|url| ("DATABASE_URL", url.to_owned())));
+        variables.extend(database.url().map(|url| ("DATABASE_URL", url)));
         let options = ["serve", "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"];
         let args = [folder.as_os_str(), program.as_os_str()]
             .into_iter()
@@ -84,7 +86,7 @@ impl Server {
         self.pid
     }
 
-    /// Lets it end in order, and removes its folder.
+    /// Lets it end in order.
     pub async fn stop(self) {
         self.watchdog.finish().await;
     }

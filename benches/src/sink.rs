@@ -1,10 +1,11 @@
-//! The receiver of webhooks: an HTTP server on a thread of its own, which answers 200 and remembers what came when.
+//! The receiver of webhooks: an HTTP server on a thread of its own, which answers 200, at once or after a while, and
+//! remembers what came when.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -53,12 +54,27 @@ pub struct Sink {
 struct Shared {
     arrived: Arc<AtomicU64>,
     arrivals: Mutex<Vec<Arrival>>,
+    /// How long it takes to answer.
+    pause: Duration,
     capture: Mutex<Option<oneshot::Sender<Captured>>>,
+}
+
+impl Shared {
+    fn note(&self, event: String, endpoint: u32) {
+        let mut arrivals = lock(&self.arrivals);
+        arrivals.push(Arrival { event, endpoint, at: Instant::now() });
+        self.arrived.store(arrivals.len() as u64, Ordering::Relaxed);
+    }
 }
 
 impl Sink {
     /// Listens on a free port of loopback.
     pub fn start() -> Result<Self> {
+        Self::start_slow(Duration::ZERO)
+    }
+
+    /// One that takes so long to answer. What came counts as arrived before it is answered.
+    pub fn start_slow(pause: Duration) -> Result<Self> {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("the sink's port")?;
         listener.set_nonblocking(true).context("the sink's port")?;
         let address = listener.local_addr().context("the sink's port")?;
@@ -66,7 +82,7 @@ impl Sink {
             .enable_all()
             .build()
             .context("the sink's runtime")?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { pause, ..Shared::default() });
         let (stop, stopped) = oneshot::channel();
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("sink".into()).spawn(move || {
@@ -160,10 +176,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> hyper::Resul
     }
     let event = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
     let endpoint = head.uri.path().trim_start_matches('/').parse().unwrap_or(u32::MAX);
-    let mut arrivals = lock(&shared.arrivals);
-    arrivals.push(Arrival { event, endpoint, at: Instant::now() });
-    shared.arrived.store(arrivals.len() as u64, Ordering::Relaxed);
-    drop(arrivals);
+    shared.note(event, endpoint);
+    if shared.pause > Duration::ZERO {
+        tokio::time::sleep(shared.pause).await;
+    }
     Ok(Response::new(Empty::new()))
 }
 

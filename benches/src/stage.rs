@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use switchboard_client::Client;
 use switchboard_client::webhook::v1::{CreateWebhookRequest, Webhook, WebhookRateLimit};
 
 use crate::client::{self, WANTED};
+use crate::database::{self, Database};
 use crate::error::{Context, Error, Result};
 use crate::folder::Folders;
 use crate::options::{Backend, Options};
@@ -14,7 +16,13 @@ use crate::report::Figure;
 use crate::server::Server;
 use crate::sink::Sink;
 use crate::smtp_sink;
-use crate::usage::{Processes, Spent, resident};
+use crate::usage::{Processes, Spent, Usage, resident};
+
+/// How long server and storage may be busy with what was put into them.
+const SETTLE_LIMIT: Duration = Duration::from_secs(10 * 60);
+const SETTLE_LOOK: Duration = Duration::from_secs(2);
+/// The part of a core that an idle server and an idle PostgreSQL take at most.
+const IDLE: f64 = 0.1;
 
 /// The parts that all measurements share.
 pub struct Parts {
@@ -43,6 +51,9 @@ impl Parts {
         if options.wants_mail() {
             smtp_sink::installed()?;
         }
+        if options.wants_sql() && options.backends().contains(&Backend::Sqlite) {
+            database::shell_installed().await?;
+        }
         let folders = Folders::find(options.backends()).await?;
         let sink = Sink::start()?;
         let cluster = match options.backends().contains(&Backend::Postgres) {
@@ -54,13 +65,15 @@ impl Parts {
 
     /// A new server with a new database.
     pub async fn stage(&self, backend: Backend) -> Result<Stage<'_>> {
-        let folder = self.folders.create("server")?;
-        let (cluster, database) = match (backend, &self.cluster) {
-            (Backend::Postgres, Some(cluster)) => (Some(cluster), Some(cluster.create(DATABASE).await?)),
-            _ => (None, None),
-        };
-        let server = Server::start(&self.program, &folder, database.as_deref()).await?;
-        Ok(Stage { backend, sink: &self.sink, server, cluster })
+        let cluster = self.cluster.as_ref().filter(|_| backend == Backend::Postgres);
+        let database = Database::create(backend, self.folders.create("server")?, cluster).await?;
+        self.stage_on(database).await
+    }
+
+    /// A new server on a database that others may have used before.
+    pub async fn stage_on<'a>(&'a self, database: Database<'a>) -> Result<Stage<'a>> {
+        let server = Server::start(&self.program, &database).await?;
+        Ok(Stage { backend: database.backend, sink: &self.sink, server, database })
     }
 
     /// Ends what was started.
@@ -71,41 +84,70 @@ impl Parts {
     }
 }
 
-/// The database that each server in turn finds empty.
-const DATABASE: &str = "switchboard";
-
 /// A server to measure.
 pub struct Stage<'a> {
     /// Its storage.
     pub backend: Backend,
     /// Where its webhooks go.
     pub sink: &'a Sink,
-    /// The server.
+    /// The server; dropped before its database.
     pub server: Server,
-    cluster: Option<&'a Cluster>,
+    /// Its database.
+    pub database: Database<'a>,
 }
 
-impl Stage<'_> {
-    /// Adds so many endpoints, all of them at the sink.
-    pub async fn add_endpoints(&self, count: u32) -> Result<()> {
-        let channel = client::connections(self.server.address(), 1).await?.remove(0);
-        let mut webhooks = client::client(channel)?.webhooks();
-        for number in 0..count {
-            let webhook = Webhook {
-                name: format!("Endpoint {number}"),
-                url: self.sink.url(number),
-                event_types: vec![WANTED.to_owned()],
-                // A limit that is never reached: what it costs to count belongs to the measurement.
-                rate_limit: Some(WebhookRateLimit {
-                    requests: i32::MAX,
-                    period: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
-                }),
-                ..Webhook::default()
-            };
+/// An endpoint for events of one type, with a limit that is never reached: what it costs to count belongs to the
+/// measurement.
+pub fn endpoint(url: String, event_type: &str) -> Webhook {
+    Webhook {
+        name: "Endpoint".to_owned(),
+        url,
+        event_types: vec![event_type.to_owned()],
+        rate_limit: Some(limit(i32::MAX, 3_600)),
+        ..Webhook::default()
+    }
+}
+
+/// So many requests in so many seconds.
+pub fn limit(requests: i32, seconds: i64) -> WebhookRateLimit {
+    WebhookRateLimit { requests, period: Some(prost_types::Duration { seconds, nanos: 0 }) }
+}
+
+impl<'a> Stage<'a> {
+    /// A client of the server.
+    pub async fn client(&self) -> Result<Client> {
+        client::client(client::connections(self.server.address(), 1).await?.remove(0))
+    }
+
+    /// Adds so many endpoints, all of them at the sink, for the events that are published to be delivered.
+    pub async fn add_endpoints(&self, count: u32) -> Result<Vec<String>> {
+        self.add((0..count).map(|number| endpoint(self.sink.url(number), WANTED))).await
+    }
+
+    /// Adds endpoints, and gives their ids.
+    pub async fn add(&self, endpoints: impl IntoIterator<Item = Webhook>) -> Result<Vec<String>> {
+        let mut webhooks = self.client().await?.webhooks();
+        let mut ids = Vec::new();
+        for webhook in endpoints {
             let request = CreateWebhookRequest { webhook: Some(webhook), ..CreateWebhookRequest::default() };
-            webhooks.create_webhook(request).await.context("CreateWebhook")?;
+            let answer = webhooks.create_webhook(request).await.context("CreateWebhook")?;
+            ids.push(answer.into_inner().webhook.unwrap_or_default().id);
         }
-        Ok(())
+        Ok(ids)
+    }
+
+    /// Waits until server and storage have nothing left to do.
+    pub async fn settled(&self) -> Result<()> {
+        let end = tokio::time::Instant::now() + SETTLE_LIMIT;
+        while tokio::time::Instant::now() < end {
+            let before = Usage::now(&self.processes());
+            tokio::time::sleep(SETTLE_LOOK).await;
+            let spent = before.spent(&self.processes());
+            if spent.server + spent.postgres.unwrap_or(0.0) <= IDLE * SETTLE_LOOK.as_secs_f64() {
+                return Ok(());
+            }
+        }
+        Err(format!("server and storage are still busy after {SETTLE_LIMIT:?}").into())
     }
 
     /// Waits until so many requests have arrived since they were last taken, and a moment more for those that should not
@@ -121,7 +163,7 @@ impl Stage<'_> {
 
     /// The processes whose time is counted.
     pub fn processes(&self) -> Processes {
-        let postmaster = self.cluster.map(Cluster::postmaster);
+        let postmaster = self.database.postmaster();
         Processes { server: Some(self.server.pid()), postmaster, load: Vec::new() }
     }
 
@@ -136,13 +178,15 @@ impl Stage<'_> {
         figures
     }
 
+    /// Ends the server and leaves its database.
+    pub async fn halt(self) -> Database<'a> {
+        self.server.stop().await;
+        self.database
+    }
+
     /// Ends the server and removes its database.
     pub async fn stop(self) -> Result<()> {
-        self.server.stop().await;
-        match self.cluster {
-            Some(cluster) => cluster.remove(DATABASE).await,
-            None => Ok(()),
-        }
+        self.halt().await.remove().await
     }
 }
 

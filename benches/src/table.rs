@@ -6,12 +6,16 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 7] = [
+const TITLES: [(&str, &str); 11] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
     ("deliver", "Webhook deliveries, end to end: from the first publish to the last arrival"),
     ("latency", "From send to arrival at 100 events a second, open loop, one endpoint"),
+    ("slow-neighbour", "The same, alone and beside an endpoint that answers after 10 s"),
+    ("hostile", "20 events a second for 100 healthy endpoints, alone and beside 1,000 hostile ones"),
+    ("pending", "Webhook deliveries to one endpoint while others wait for another one"),
+    ("history", "Webhook deliveries to one endpoint on a database with a past"),
     ("email", "Mails of 4 KiB to smtp-sink over 20 connections"),
     ("email-memory", "Mails queued for tomorrow, and what the server holds for them"),
 ];

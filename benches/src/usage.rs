@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Instant;
 
+use crate::error::{Context, Result};
+
 /// The kernel counts processor time for programs in hundredths of a second, on every machine that Linux runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -72,6 +74,11 @@ impl Usage {
 /// The memory that a process holds, in MiB.
 pub fn resident(process: u32) -> f64 {
     memory(process, "VmRSS:")
+}
+
+/// Forgets the most memory that a process ever held.
+pub fn forget_peak(process: u32) -> Result<()> {
+    fs::write(format!("/proc/{process}/clear_refs"), "5").context("the server's peak of memory")
 }
 
 /// The most memory that a process ever held, in MiB.

@@ -14,10 +14,10 @@ use crate::stage::Stage;
 use crate::stats::quantile;
 use crate::usage::Usage;
 
-/// How many endpoints want each event.
-pub const ENDPOINTS: [u32; 2] = [1, 10];
-/// How many callers publish at once.
-pub const CALLERS: [usize; 2] = [64, 256];
+/// How many endpoints want each event, and how many callers publish at once.
+pub const CASES: [(u32, usize); 5] = [(1, 64), (1, 256), (10, 64), (10, 256), (100, 64)];
+/// How many callers publish where only the rate matters.
+pub const CALLERS: usize = 64;
 
 /// Deliveries that may be under way before publishers wait. It bounds the load: what a server accepts and cannot deliver
 /// would otherwise grow for as long as the measurement lasts.
@@ -79,6 +79,19 @@ pub async fn measure(
     let case = format!("{endpoints} endpoint{plural}, {}", callers_in_words(count));
     say(&format!("deliver, {case}"));
     stage.add_endpoints(endpoints).await?;
+    let (_, figures) = deliveries(stage, endpoints, count, ceilings, time).await?;
+    report.add("deliver", &case, stage.backend.name(), &figures);
+    Ok(())
+}
+
+/// Publishes for endpoints that are there, and answers how many deliveries a second that makes, with all figures.
+pub async fn deliveries(
+    stage: &Stage<'_>,
+    endpoints: u32,
+    count: usize,
+    ceilings: &Ceilings,
+    time: Duration,
+) -> Result<(f64, Vec<Figure>)> {
     let (events, sink) = (Events::default(), stage.sink);
     let backlog = Arc::new(Backlog {
         endpoints: u64::from(endpoints),
@@ -136,6 +149,5 @@ pub async fn measure(
     ];
     figures.extend(found.faults());
     figures.extend(stage.costs(spent, found.from_send.len()));
-    report.add("deliver", &case, stage.backend.name(), &figures);
-    Ok(())
+    Ok((delivered, figures))
 }

@@ -3,9 +3,14 @@
 mod ceilings;
 mod deliver;
 mod email;
+mod history;
+mod hostile;
 mod latency;
+mod open_loop;
+mod pending;
 mod publish;
 mod reconcile;
+mod slow_neighbour;
 
 use std::collections::BTreeSet;
 
@@ -27,6 +32,16 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
         latency::measure(&stage, options.latency_time(), report).await?;
         stage.stop().await?;
     }
+    if options.wants(Scenario::SlowNeighbour) {
+        let stage = parts.stage(backend).await?;
+        slow_neighbour::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
+    if options.wants(Scenario::Hostile) {
+        let stage = parts.stage(backend).await?;
+        hostile::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
     if options.wants(Scenario::Email) {
         email::measure(parts, backend, report).await?;
     }
@@ -41,7 +56,10 @@ async fn calls_and_webhooks(parts: &Parts, backend: Backend, report: &mut Report
     let options = &parts.options;
     let mut callers = BTreeSet::new();
     if options.wants(Scenario::Ceilings) || options.wants(Scenario::Deliver) {
-        callers.extend(deliver::CALLERS);
+        callers.extend(deliver::CASES.map(|(_, callers)| callers));
+    }
+    if options.wants(Scenario::Pending) || options.wants(Scenario::History) {
+        callers.insert(deliver::CALLERS);
     }
     if options.wants(Scenario::Publish) {
         callers.extend(publish::CALLERS);
@@ -61,14 +79,18 @@ async fn calls_and_webhooks(parts: &Parts, backend: Backend, report: &mut Report
     stage.stop().await?;
 
     if options.wants(Scenario::Deliver) {
-        for endpoints in deliver::ENDPOINTS {
-            for callers in deliver::CALLERS {
-                // A new server each time: none has to carry the history of the one before.
-                let stage = parts.stage(backend).await?;
-                deliver::measure(&stage, endpoints, callers, &ceilings, options.time(), report).await?;
-                stage.stop().await?;
-            }
+        for (endpoints, callers) in deliver::CASES {
+            // A new server each time: none has to carry the history of the one before.
+            let stage = parts.stage(backend).await?;
+            deliver::measure(&stage, endpoints, callers, &ceilings, options.time(), report).await?;
+            stage.stop().await?;
         }
+    }
+    if options.wants(Scenario::Pending) {
+        pending::measure(parts, backend, &ceilings, report).await?;
+    }
+    if options.wants(Scenario::History) {
+        history::measure(parts, backend, &ceilings, report).await?;
     }
     Ok(())
 }
@@ -76,6 +98,14 @@ async fn calls_and_webhooks(parts: &Parts, backend: Backend, report: &mut Report
 /// Says on standard error what is being measured.
 fn say(what: &str) {
     eprintln!("  {what}");
+}
+
+/// A number with commas between the thousands.
+fn in_words(number: u64) -> String {
+    match number {
+        0..1_000 => number.to_string(),
+        _ => format!("{},{:03}", in_words(number / 1_000), number % 1_000),
+    }
 }
 
 /// A number of callers in words.

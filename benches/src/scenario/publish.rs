@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Ceilings, callers_in_words, say};
-use crate::client::{BatchCaller, Events, PublishCaller, callers};
+use crate::client::{BatchCaller, Events, PublishCaller, UNWANTED, callers};
 use crate::error::Result;
 use crate::load::{Caller, WARM_UP, closed_loop};
 use crate::report::{Figure, Report};
@@ -44,7 +44,7 @@ pub async fn batch(
 ) -> Result<()> {
     let events = Events::default();
     say("batch");
-    let make = |channel| BatchCaller::new(channel, &events, BATCH);
+    let make = |channel| BatchCaller::new(channel, &events, UNWANTED, BATCH);
     let makers = callers(stage.server.address(), BATCH_CALLERS, make).await?;
     let figures = measure(stage, makers, BATCH, BATCH_CALLERS, ceilings, time).await?;
     report.add("batch", &callers_in_words(BATCH_CALLERS), stage.backend.name(), &figures);
