@@ -44,7 +44,7 @@ use crate::telemetry::Metrics;
 use crate::webhook::keys::{self, PublishedKeys};
 use crate::webhook::stats::Tally;
 use crate::webhook::{
-    self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
+    self, Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
 };
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
@@ -147,10 +147,10 @@ impl Wired {
 
         let guard = Guard::new(config.allow_network.clone()).with_hosts(&config.allow_host)?;
         let rules = Rules { guard, https_only: config.production };
-        let directory = Directory::new(keyring.sealer.clone());
+        let clients = Clients::new(rules.guard.clone(), Arc::clone(&machine.lookup))?;
+        let directory = Directory::new(keyring.sealer.clone(), Arc::clone(&clients));
         let defaults = Defaults::new(webhooks::settings(&settings.values()));
-        let (guard, lookup) = (rules.guard.clone(), Arc::clone(&machine.lookup));
-        let sender = Sender::new(guard, lookup, Arc::clone(&defaults), clock.clone())?;
+        let sender = Sender::new(Arc::clone(&defaults), clock.clone());
         let tally = Arc::new(Tally::default());
         let channel = WebhookChannel {
             directory: Arc::clone(&directory),

@@ -9,10 +9,9 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use http_body_util::Full;
 
-use super::client::{Answer, Client};
+use super::client::Answer;
 use super::directory::{Directory, Endpoint};
 use super::failure::Failure;
-use super::guard::{Guard, Lookup};
 use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
@@ -33,29 +32,20 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Makes requests to endpoints.
 pub struct Sender {
-    client: Client,
     clock: SharedClock,
     defaults: Arc<Defaults>,
 }
 
 impl Sender {
-    /// A sender that connects where `guard` permits, to what `lookup` finds.
-    ///
-    /// # Errors
-    /// When the system's root certificates can not be read.
-    pub fn new(
-        guard: Guard,
-        lookup: Arc<dyn Lookup>,
-        defaults: Arc<Defaults>,
-        clock: SharedClock,
-    ) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { client: Client::new(guard, lookup)?, clock, defaults }))
+    /// A sender with these defaults for endpoints that say nothing.
+    pub fn new(defaults: Arc<Defaults>, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self { clock, defaults })
     }
 
-    /// Makes one request, and says what came of it.
+    /// Makes one request over the endpoint's client, and says what came of it.
     pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
         let request = request(endpoint, delivery, fact, self.clock.now());
-        match self.client.send(request, endpoint.timeout).await {
+        match endpoint.client.send(request, endpoint.timeout).await {
             Ok(answer) => judge(&answer, &self.policy(endpoint), self.clock.now()),
             Err(Failure::Refused(error)) => failed(Outcome::Refused, error),
             Err(failure) => failed(Outcome::Retry { after: None }, failure.to_string()),

@@ -7,6 +7,7 @@ use std::{fmt, io};
 use hyper_util::client::legacy::Error as RequestError;
 
 use super::guard::{Refused, Unreachable, Unresolved};
+use super::trust::explain::explain;
 
 /// Why there is no answer, each with a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,9 @@ impl Failure {
         if let Some(unresolved) = find::<Unresolved>(error) {
             return Self::Resolve(unresolved.to_string());
         }
+        if let Some(text) = explain(error) {
+            return Self::Tls(text);
+        }
         let text = chain(error);
         if !error.is_connect() {
             return Self::of_exchange(error, text);
@@ -78,7 +82,7 @@ impl Failure {
 
     /// The body broke off.
     pub(super) fn of_body(error: &hyper::Error) -> Self {
-        Self::of_exchange(error, chain(error))
+        explain(error).map_or_else(|| Self::of_exchange(error, chain(error)), Self::Tls)
     }
 
     fn of_exchange(error: &(dyn StdError + 'static), text: String) -> Self {

@@ -6,6 +6,7 @@
 //! * The **fan-out** ([`fanout`]) makes a delivery of each event for each endpoint that wants it, inside the publish.
 //! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
 //!   [`policy`] says whether and when there is another.
+//! * An endpoint can have **trust** ([`trust`]) of its own: authorities, and a certificate that the server shows.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
@@ -14,12 +15,14 @@
 
 pub mod channel;
 pub mod client;
+mod clients;
 pub mod directory;
 mod failure;
 pub mod fanout;
 pub mod guard;
 pub mod keys;
 pub mod model;
+mod network;
 pub mod policy;
 mod replay;
 pub mod rotation;
@@ -29,8 +32,10 @@ mod service;
 pub mod signature;
 pub mod stats;
 mod store;
+pub mod trust;
 
 pub use channel::{Sender, WebhookChannel};
+pub use clients::Clients;
 pub use directory::Directory;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;

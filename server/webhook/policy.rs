@@ -36,6 +36,12 @@ pub struct Options {
     /// How many requests go to it; `None` is as the settings say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// Authorities that are trusted beside the system's, as PEM.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ca_certificates: String,
+    /// The certificate that is shown to it, with its chain, as PEM.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_certificate: String,
 }
 
 /// How many requests go to an endpoint.

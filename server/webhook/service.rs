@@ -16,6 +16,7 @@ use super::secret::{self, Signing};
 use super::stats::Tally;
 use super::store::{self, Delivery};
 pub use super::store::{DeliveryFilter, RetryFilter};
+use super::trust::{self, KeyChange};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::delivery::Engine;
@@ -39,6 +40,9 @@ pub struct WebhookChange {
     pub timeout: Option<Option<Duration>>,
     pub retry_policy: Option<Option<RetryPolicy>>,
     pub rate_limit: Option<Option<RateLimit>>,
+    pub ca_certificates: Option<String>,
+    pub client_certificate: Option<String>,
+    pub client_key: Option<SecretText>,
     pub version: Option<i64>,
 }
 
@@ -105,6 +109,8 @@ impl WebhookService {
                 timeout: change.timeout.flatten(),
                 retry_policy: change.retry_policy.flatten(),
                 rate_limit: change.rate_limit.flatten(),
+                ca_certificates: change.ca_certificates.unwrap_or_default(),
+                client_certificate: change.client_certificate.unwrap_or_default(),
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
@@ -114,6 +120,7 @@ impl WebhookService {
         };
         let mut violations = Violations::default();
         webhook.check(&self.rules.guard, self.rules.https_only, &mut violations);
+        let client_key = trust::check(&webhook, "", change.client_key, &mut violations);
         let chosen = violations.check("secret", secret::choose(secret, signing, &*self.random));
         violations.finish()?;
         let (secret, key) = chosen.expect("what is wrong with a secret is a violation");
@@ -122,10 +129,12 @@ impl WebhookService {
             return Ok((webhook, SecretText::default()));
         }
         let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
+        let sealer = self.sealer.clone();
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &webhook, sealed).await?;
+                    client_key.apply(conn, &webhook.id, &sealer).await?;
                     Ok(webhook)
                 })
             })
@@ -171,7 +180,7 @@ impl WebhookService {
 
     /// Changes an endpoint.
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
-        let (now, rules) = (self.clock.now(), self.rules.clone());
+        let (now, rules, sealer) = (self.clock.now(), self.rules.clone(), self.sealer.clone());
         let limits = change.rate_limit.is_some();
         let webhook = self
             .changed(move |conn| {
@@ -190,10 +199,16 @@ impl WebhookService {
                     options.timeout = change.timeout.unwrap_or(options.timeout);
                     options.rate_limit = change.rate_limit.unwrap_or(options.rate_limit);
                     options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
+                    if let Some(ca_certificates) = change.ca_certificates {
+                        options.ca_certificates = ca_certificates;
+                    }
+                    let former = options.client_certificate.clone();
+                    options.client_certificate = change.client_certificate.unwrap_or(former.clone());
                     webhook.version += 1;
                     webhook.updated_at = now;
-                    check(&webhook, &rules)?;
+                    let client_key = check(&webhook, &rules, &former, change.client_key)?;
                     store::update(conn, &webhook).await?;
+                    client_key.apply(conn, &webhook.id, &sealer).await?;
                     Ok(webhook)
                 })
             })
@@ -249,8 +264,11 @@ impl WebhookService {
     }
 }
 
-fn check(webhook: &Webhook, rules: &Rules) -> Result<()> {
+/// Checks a changed endpoint, and says what becomes of its private key.
+fn check(webhook: &Webhook, rules: &Rules, former: &str, key: Option<SecretText>) -> Result<KeyChange> {
     let mut violations = Violations::default();
     webhook.check(&rules.guard, rules.https_only, &mut violations);
-    violations.finish()
+    let client_key = trust::check(webhook, former, key, &mut violations);
+    violations.finish()?;
+    Ok(client_key)
 }

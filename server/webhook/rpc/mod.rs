@@ -23,7 +23,7 @@ use convert::{length, shown, signing};
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 9] = [
+const CHANGEABLE: [&str; 12] = [
     "name",
     "url",
     "event_types",
@@ -33,6 +33,9 @@ const CHANGEABLE: [&str; 9] = [
     "timeout",
     "retry_policy",
     "rate_limit",
+    "ca_certificates",
+    "client_certificate",
+    "client_key",
 ];
 
 #[tonic::async_trait]
@@ -54,6 +57,9 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: Some(webhook.timeout.map(length)),
             retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
+            ca_certificates: Some(webhook.ca_certificates),
+            client_certificate: Some(webhook.client_certificate),
+            client_key: Some(SecretText::new(webhook.client_key)),
             version: None,
         };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
@@ -100,6 +106,9 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             timeout: mask.take("timeout", webhook.timeout.map(length)),
             retry_policy: mask.take("retry_policy", webhook.retry_policy.map(RetryPolicy::from)),
             rate_limit: mask.take("rate_limit", webhook.rate_limit.map(RateLimit::from)),
+            ca_certificates: mask.take("ca_certificates", webhook.ca_certificates),
+            client_certificate: mask.take("client_certificate", webhook.client_certificate),
+            client_key: mask.take("client_key", SecretText::new(webhook.client_key)),
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;
