@@ -28,6 +28,8 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod webhook_proxy;
 mod webhook_requests;
 mod webhook_secrets;
+mod webhook_trust;
 mod webhooks;

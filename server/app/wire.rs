@@ -104,6 +104,7 @@ pub struct Wired {
     config: SharedConfig,
     transport: Arc<SmtpTransport>,
     library: Arc<Library>,
+    clients: Arc<Clients>,
     directory: Arc<Directory>,
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
@@ -147,7 +148,8 @@ impl Wired {
 
         let guard = Guard::new(config.allow_network.clone()).with_hosts(&config.allow_host)?;
         let rules = Rules { guard, https_only: config.production };
-        let clients = Clients::new(rules.guard.clone(), Arc::clone(&machine.lookup))?;
+        let (guard, lookup) = (rules.guard.clone(), Arc::clone(&machine.lookup));
+        let clients = Clients::new(guard, lookup, webhooks::proxy(&settings.values()))?;
         let directory = Directory::new(keyring.sealer.clone(), Arc::clone(&clients));
         let defaults = Defaults::new(webhooks::settings(&settings.values()));
         let sender = Sender::new(Arc::clone(&defaults), clock.clone());
@@ -217,6 +219,7 @@ impl Wired {
             config: email_config,
             transport,
             library,
+            clients,
             directory,
             email_fanout,
             registry,
@@ -244,6 +247,7 @@ impl Wired {
         let (registry, defaults) = (Arc::clone(&self.registry), Arc::clone(&self.defaults));
         let webhooks = self.webhook_engine.clone();
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
+        follow::proxy(&self.settings, Arc::clone(&self.clients));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));

@@ -40,7 +40,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body as it was sent, as far as it was read.
     pub body: Bytes,
-    /// The address that answered.
+    /// The address that answered: through a proxy, the proxy's.
     pub remote: Option<SocketAddr>,
 }
 
@@ -51,7 +51,7 @@ impl Client {
     /// When TLS can not be set up.
     pub fn trusting(guard: Guard, lookup: Arc<dyn Lookup>, roots: RootCertStore) -> Result<Self> {
         let tls = tls(Arc::new(roots), None).map_err(Error::internal)?;
-        Ok(Self(Arc::new(Pool::new(Arc::new(Network::new(guard, lookup)), tls, SHARED_IDLE))))
+        Ok(Self(Arc::new(Pool::new(Arc::new(Network::new(guard, lookup, None)), tls, SHARED_IDLE))))
     }
 
     /// Sends one request and reads the answer, all of it before `deadline` has passed.
@@ -73,8 +73,9 @@ impl Client {
                 exceeded.notify_one();
             }
         });
+        let connections = self.0.connections();
         let response = tokio::select! {
-            response = self.0.connections().request(request) => response.map_err(|error| Failure::of_request(&error))?,
+            response = connections.request(request) => response.map_err(|error| Failure::of_request(&error))?,
             () = too_many.notified() => {
                 let text = format!("more than {INTERIM_LIMIT} interim answers");
                 return Err(Failure::Protocol(text));

@@ -11,6 +11,7 @@ use rustls::RootCertStore;
 use super::client::Client;
 use super::guard::{Guard, Lookup};
 use super::network::{Network, OWN_IDLE, Pool, SHARED_IDLE, tls, with_few_sessions};
+use super::proxy::Proxy;
 use super::trust::{Fingerprint, Trust, fingerprint};
 use crate::error::{Error, Result};
 
@@ -30,11 +31,12 @@ struct Own {
 }
 
 impl Clients {
-    /// Clients that connect where `guard` permits, to what `lookup` finds, and trust the system's certificates.
+    /// Clients that connect where `guard` permits, to what `lookup` finds, through `proxy`, and trust the system's
+    /// certificates.
     ///
     /// # Errors
     /// When the system has no root certificates, or they can not be read.
-    pub fn new(guard: Guard, lookup: Arc<dyn Lookup>) -> Result<Arc<Self>> {
+    pub fn new(guard: Guard, lookup: Arc<dyn Lookup>, proxy: Option<Proxy>) -> Result<Arc<Self>> {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         let (usable, _) = roots.add_parsable_certificates(found.certs);
@@ -43,10 +45,15 @@ impl Clients {
             let text = first.map_or_else(|| "there are none".to_owned(), |error| error.to_string());
             return Err(Error::internal(format!("the system's root certificates can not be used: {text}")));
         }
-        let (network, system) = (Arc::new(Network::new(guard, lookup)), Arc::new(roots));
+        let (network, system) = (Arc::new(Network::new(guard, lookup, proxy)), Arc::new(roots));
         let tls = tls(Arc::clone(&system), None).map_err(Error::internal)?;
         let shared = Client(Arc::new(Pool::new(Arc::clone(&network), tls, SHARED_IDLE)));
         Ok(Arc::new(Self { network, system, shared, own: Mutex::default() }))
+    }
+
+    /// Has all clients go through another proxy from now on, or through none.
+    pub fn set_proxy(&self, proxy: Option<Proxy>) {
+        self.network.set_proxy(proxy);
     }
 
     /// The client for an endpoint with this trust.
@@ -108,7 +115,7 @@ mod tests {
     use crate::secret::SecretText;
 
     fn clients() -> Arc<Clients> {
-        Clients::new(Guard::default(), Arc::new(SystemLookup::default())).unwrap()
+        Clients::new(Guard::default(), Arc::new(SystemLookup::default()), None).unwrap()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use hyper_util::client::legacy::Error as RequestError;
 
 use super::guard::{Refused, Unreachable, Unresolved};
 use super::trust::explain::explain;
+use super::trust::watch::broken;
 
 /// Why there is no answer, each with a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ impl Failure {
         if let Some(unresolved) = find::<Unresolved>(error) {
             return Self::Resolve(unresolved.to_string());
         }
-        if let Some(text) = explain(error) {
+        if let Some(text) = explain(error).or_else(|| broken(error)) {
             return Self::Tls(text);
         }
         let text = chain(error);

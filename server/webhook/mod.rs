@@ -11,7 +11,7 @@
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
-//!   where it is connected to.
+//!   where it is connected to; a [`proxy`] can be the way there.
 
 pub mod channel;
 pub mod client;
@@ -24,6 +24,7 @@ pub mod keys;
 pub mod model;
 mod network;
 pub mod policy;
+pub mod proxy;
 mod replay;
 pub mod rotation;
 pub mod rpc;
@@ -41,4 +42,5 @@ pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
 pub use policy::{Defaults, RetryPolicy};
+pub use proxy::Proxy;
 pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -14,6 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::guard::{Guard, GuardedConnector, GuardedResolver, Lookup};
+use super::proxy::{Proxy, Tunnels};
+use super::trust::watch::Watch;
 
 /// How long a connection may take to be made.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,12 +42,23 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Network {
     guard: Guard,
     lookup: Arc<dyn Lookup>,
+    route: ArcSwap<Route>,
 }
 
+/// Through which proxy, if through one.
+type Route = Option<Arc<Proxy>>;
+
 impl Network {
-    /// A way where `guard` permits, to what `lookup` finds.
-    pub(super) fn new(guard: Guard, lookup: Arc<dyn Lookup>) -> Self {
-        Self { guard, lookup }
+    /// A way where `guard` permits, to what `lookup` finds, through `proxy`.
+    pub(super) fn new(guard: Guard, lookup: Arc<dyn Lookup>, proxy: Option<Proxy>) -> Self {
+        Self { guard, lookup, route: ArcSwap::from_pointee(proxy.map(Arc::new)) }
+    }
+
+    /// Takes another way from now on: no request that begins later goes over a connection that was made before.
+    pub(super) fn set_proxy(&self, proxy: Option<Proxy>) {
+        if self.route.load().as_deref() != proxy.as_ref() {
+            self.route.store(Arc::new(proxy.map(Arc::new)));
+        }
     }
 }
 
@@ -76,26 +90,45 @@ pub(super) fn with_few_sessions(mut tls: ClientConfig) -> ClientConfig {
 }
 
 /// Connections over one kind of TLS.
-pub(super) type Connections = HyperClient<HttpsConnector<GuardedConnector>, Full<Bytes>>;
+pub(super) type Connections = HyperClient<Watch<HttpsConnector<GuardedConnector>>, Full<Bytes>>;
 
 /// The connections of a client.
-pub(super) struct Pool(Connections);
+pub(super) struct Pool {
+    network: Arc<Network>,
+    tls: ClientConfig,
+    idle: usize,
+    current: ArcSwap<(Arc<Route>, Arc<Connections>)>,
+}
 
 impl Pool {
     /// Connections over `network`, of which `idle` to each host are kept.
     pub(super) fn new(network: Arc<Network>, tls: ClientConfig, idle: usize) -> Self {
-        Self(connections(&network, tls, idle))
+        let route = network.route.load_full();
+        let made = Arc::new(connections(&network, &route, tls.clone(), idle));
+        Self { network, tls, idle, current: ArcSwap::from_pointee((route, made)) }
     }
 
-    /// The connections.
-    pub(super) fn connections(&self) -> &Connections {
-        &self.0
+    /// The connections over the network's way.
+    pub(super) fn connections(&self) -> Arc<Connections> {
+        let route = self.network.route.load();
+        let current = self.current.load();
+        if Arc::ptr_eq(&current.0, &route) {
+            return Arc::clone(&current.1);
+        }
+        let route = Arc::clone(&route);
+        let made = Arc::new(connections(&self.network, &route, self.tls.clone(), self.idle));
+        // Of two that come here at once, one makes connections that only its own request uses.
+        self.current.store(Arc::new((route, Arc::clone(&made))));
+        made
     }
 }
 
-fn connections(network: &Network, tls: ClientConfig, idle: usize) -> Connections {
-    let Network { guard, lookup } = network;
-    let mut tcp = HttpConnector::new_with_resolver(GuardedResolver::new(guard.clone(), Arc::clone(lookup)));
+fn connections(network: &Network, route: &Route, tls: ClientConfig, idle: usize) -> Connections {
+    let Network { guard, lookup, .. } = network;
+    let resolver = GuardedResolver::new(guard.clone(), Arc::clone(lookup));
+    let tunnels =
+        route.as_ref().map(|proxy| Tunnels::new(Arc::clone(proxy), Arc::clone(lookup), resolver.clone()));
+    let mut tcp = HttpConnector::new_with_resolver(resolver);
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -103,7 +136,7 @@ fn connections(network: &Network, tls: ClientConfig, idle: usize) -> Connections
         .with_tls_config(tls)
         .https_or_http()
         .enable_all_versions()
-        .wrap_connector(GuardedConnector::new(guard.clone(), tcp));
+        .wrap_connector(GuardedConnector::new(guard.clone(), tcp, tunnels));
     HyperClient::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
@@ -116,5 +149,5 @@ fn connections(network: &Network, tls: ClientConfig, idle: usize) -> Connections
         .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(PING_INTERVAL)
         .http2_keep_alive_timeout(PING_TIMEOUT)
-        .build(connector)
+        .build(Watch(connector))
 }

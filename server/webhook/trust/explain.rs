@@ -6,7 +6,7 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 /// What receivers say of the server's certificate, or of there being none (RFC 8446, 6.2).
-const REFUSALS: [AlertDescription; 8] = [
+const REFUSALS: [AlertDescription; 9] = [
     AlertDescription::BadCertificate,
     AlertDescription::UnsupportedCertificate,
     AlertDescription::CertificateRevoked,
@@ -14,6 +14,7 @@ const REFUSALS: [AlertDescription; 8] = [
     AlertDescription::CertificateUnknown,
     AlertDescription::UnknownCA,
     AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
     AlertDescription::CertificateRequired,
 ];
 
@@ -29,19 +30,14 @@ fn within(error: &io::Error) -> Option<String> {
     if let Some(tls) = inner.downcast_ref::<Error>() {
         return Some(words(tls));
     }
-    if let Some(inner) = inner.downcast_ref::<io::Error>() {
-        return within(inner);
-    }
-    // HTTP/2 tells every request of a connection why it broke, and keeps only the text for that.
-    let text = inner.to_string();
-    let alert = REFUSALS.into_iter().find(|alert| text == Error::AlertReceived(*alert).to_string());
-    alert.map(|alert| words(&Error::AlertReceived(alert)))
+    within(inner.downcast_ref::<io::Error>()?)
 }
 
 fn words(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(problem) => match problem {
-            CertificateError::UnknownIssuer => "the receiver's certificate is not signed by an authority that is \
+            // The latter where another authority of the same name is trusted.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "the receiver's certificate is not signed by an authority that is \
                                                 trusted: if it is to be, put the authority's into ca_certificates"
                 .into(),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -75,12 +71,10 @@ mod tests {
     #[test]
     fn an_error_is_found_however_deep_it_is_wrapped() {
         let refused = Error::AlertReceived(AlertDescription::CertificateRequired);
-        let text = refused.to_string();
         let io = io::Error::new(io::ErrorKind::InvalidData, refused);
         let words = explain(&io).unwrap();
         assert!(words.contains("demands a client certificate"), "{words}");
         assert_eq!(explain(&io::Error::other(io)).unwrap(), words);
-        assert_eq!(explain(&io::Error::other(text)).unwrap(), words, "as HTTP/2 passes it on");
         assert_eq!(explain(&io::Error::other("something else")), None);
         assert_eq!(explain(&io::Error::from(io::ErrorKind::ConnectionReset)), None);
     }

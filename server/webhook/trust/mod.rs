@@ -7,6 +7,7 @@
 pub(super) mod explain;
 pub(super) mod pem;
 pub(super) mod store;
+pub(super) mod watch;
 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -19,7 +19,9 @@ const CERTIFICATE_LIMIT: usize = 20;
 /// # Errors
 /// What is wrong with the text.
 pub(super) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(unreadable)
+    CertificateDer::pem_slice_iter(text.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| unreadable(&error))
 }
 
 /// The first private key in a text.
@@ -30,11 +32,11 @@ pub(super) fn key(text: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
         Error::NoItemsFound if text.contains("ENCRYPTED") => "must not be encrypted".to_owned(),
         Error::NoItemsFound => "must be a private key as PEM (PKCS #8, PKCS #1 or SEC 1)".to_owned(),
-        error => unreadable(error),
+        error => unreadable(&error),
     })
 }
 
-fn unreadable(error: Error) -> String {
+fn unreadable(error: &Error) -> String {
     // The error's own text can have lines of what it could not read, and that can be a key.
     let what = match error {
         Error::MissingSectionEnd { .. } => "a section has no end",
