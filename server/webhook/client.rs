@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::failure::Failure;
 use super::guard::{Guard, Lookup};
 use super::network::{Network, Pool, SHARED_IDLE, tls};
+use super::trust::watch::watched;
 use crate::error::{Error, Result};
 
 /// How much of an answer's body is read and kept.
@@ -75,7 +76,9 @@ impl Client {
         });
         let connections = self.0.connections();
         let response = tokio::select! {
-            response = connections.request(request) => response.map_err(|error| Failure::of_request(&error))?,
+            response = watched(connections.request(request)) => {
+                response.map_err(|(error, tls)| Failure::of_request(&error, tls))?
+            }
             () = too_many.notified() => {
                 let text = format!("more than {INTERIM_LIMIT} interim answers");
                 return Err(Failure::Protocol(text));

@@ -8,7 +8,6 @@ use hyper_util::client::legacy::Error as RequestError;
 
 use super::guard::{Refused, Unreachable, Unresolved};
 use super::trust::explain::explain;
-use super::trust::watch::broken;
 
 /// Why there is no answer, each with a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,15 +57,15 @@ impl Failure {
         Self::Timeout(format!("no complete answer within {seconds} seconds"))
     }
 
-    /// There was no head of an answer.
-    pub(super) fn of_request(error: &RequestError) -> Self {
+    /// There was no head of an answer; `tls` is why the connection broke, if TLS is why.
+    pub(super) fn of_request(error: &RequestError, tls: Option<String>) -> Self {
         if let Some(refused) = find::<Refused>(error) {
             return Self::Refused(refused.to_string());
         }
         if let Some(unresolved) = find::<Unresolved>(error) {
             return Self::Resolve(unresolved.to_string());
         }
-        if let Some(text) = explain(error).or_else(|| broken(error)) {
+        if let Some(text) = explain(error).or(tls) {
             return Self::Tls(text);
         }
         let text = chain(error);

@@ -22,11 +22,24 @@ use super::explain::explain;
 #[derive(Clone, Default)]
 struct Broken(Arc<OnceLock<String>>);
 
-/// Why the connection broke that a request was to go over, if TLS is why.
-pub(in crate::webhook) fn broken(error: &Error) -> Option<String> {
-    let mut extras = Extensions::new();
-    error.connect_info()?.get_extras(&mut extras);
-    extras.get::<Broken>()?.0.get().cloned()
+tokio::task_local! {
+    /// That of the connection that the request under way makes, if it makes one.
+    static OF_REQUEST: Broken;
+}
+
+/// Makes a request; with its error comes why its connection broke, if TLS is why.
+pub(in crate::webhook) async fn watched<T>(
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, (Error, Option<String>)> {
+    let broken = Broken::default();
+    let made = OF_REQUEST.scope(broken.clone(), request).await;
+    made.map_err(|error| {
+        let mut extras = Extensions::new();
+        // There are none where the connection broke before it was ready for a request.
+        error.connect_info().inspect(|info| info.get_extras(&mut extras));
+        let why = extras.get::<Broken>().unwrap_or(&broken).0.get().cloned();
+        (error, why)
+    })
 }
 
 /// Has the connections of a connector remember what broke them.
@@ -47,8 +60,10 @@ where
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        // A connection that nobody waits for any more is finished in a task of its own.
+        let broken = OF_REQUEST.try_with(Broken::clone).unwrap_or_default();
         let connecting = self.0.call(uri);
-        async move { Ok(Watched { stream: connecting.await?, broken: Broken::default() }) }.boxed()
+        async move { Ok(Watched { stream: connecting.await?, broken }) }.boxed()
     }
 }
 
