@@ -20,7 +20,7 @@ use crate::event::request;
 use crate::settings::SettingsService;
 use crate::telemetry::Metrics;
 use crate::webhook::stats::{self, Tally};
-use crate::webhook::{Defaults, WebhookChannel, rotation};
+use crate::webhook::{Clients, Defaults, WebhookChannel, rotation};
 
 /// How often a node looks whether another one changed something.
 const POLL: Duration = Duration::from_secs(1);
@@ -62,6 +62,11 @@ pub(super) fn settings(
             });
         }
     });
+}
+
+/// Has the requests of webhooks go through the proxy of the settings, now and whenever that changes.
+pub(super) fn proxy(settings: &SettingsService, clients: Arc<Clients>) {
+    settings.follow(move |values| clients.set_proxy(webhooks::proxy(values)));
 }
 
 /// Reads what another node changed.

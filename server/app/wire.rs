@@ -45,7 +45,7 @@ use crate::webhook::keys::{self, PublishedKeys};
 use crate::webhook::pull::Pulls;
 use crate::webhook::stats::Tally;
 use crate::webhook::{
-    self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
+    self, Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
 };
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
@@ -105,6 +105,7 @@ pub struct Wired {
     config: SharedConfig,
     transport: Arc<SmtpTransport>,
     library: Arc<Library>,
+    clients: Arc<Clients>,
     directory: Arc<Directory>,
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
@@ -148,10 +149,11 @@ impl Wired {
 
         let guard = Guard::new(config.allow_network.clone()).with_hosts(&config.allow_host)?;
         let rules = Rules { guard, https_only: config.production };
-        let directory = Directory::new(keyring.sealer.clone());
-        let defaults = Defaults::new(webhooks::settings(&settings.values()));
         let (guard, lookup) = (rules.guard.clone(), Arc::clone(&machine.lookup));
-        let sender = Sender::new(guard, lookup, Arc::clone(&defaults), clock.clone())?;
+        let clients = Clients::new(guard, lookup, webhooks::proxy(&settings.values()))?;
+        let directory = Directory::new(keyring.sealer.clone(), Arc::clone(&clients));
+        let defaults = Defaults::new(webhooks::settings(&settings.values()));
+        let sender = Sender::new(Arc::clone(&defaults), clock.clone());
         let tally = Arc::new(Tally::default());
         let channel = WebhookChannel {
             directory: Arc::clone(&directory),
@@ -219,6 +221,7 @@ impl Wired {
             config: email_config,
             transport,
             library,
+            clients,
             directory,
             email_fanout,
             registry,
@@ -246,6 +249,7 @@ impl Wired {
         let (registry, defaults) = (Arc::clone(&self.registry), Arc::clone(&self.defaults));
         let webhooks = self.webhook_engine.clone();
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
+        follow::proxy(&self.settings, Arc::clone(&self.clients));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));

@@ -103,6 +103,7 @@ diesel::table! {
         options -> Text,
         public_key -> Text,
         previous_secret_expires_at -> Nullable<Instant>,
+        client_key -> Nullable<Binary>,
     }
 }
 

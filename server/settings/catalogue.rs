@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 22] = [
+const PLAIN: [Definition; 25] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -326,6 +326,27 @@ const PLAIN: [Definition; 22] = [
         kind: Type::Integer(0, 1_000_000_000),
         default: "1000",
         description: "How many requests go to an endpoint in an hour, for endpoints without a limit of their own; 0 means any number. What is over waits.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.proxy_password",
+        kind: Type::Secret,
+        default: "\"\"",
+        description: "The password at the proxy that webhooks go through.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.proxy_url",
+        kind: Type::OptionalUrl,
+        default: "\"\"",
+        description: "The HTTP proxy that webhooks go through, such as http://proxy.example.com:3128; it is asked for a tunnel to an address (CONNECT). Empty means none.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.proxy_username",
+        kind: Type::Text,
+        default: "\"\"",
+        description: "The user name at the proxy that webhooks go through. Empty, with an empty password, means no login.",
         environment: &[],
     },
     Definition {

@@ -9,10 +9,9 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, header};
 use http_body_util::Full;
 
-use super::client::{Answer, BODY_LIMIT, Client};
+use super::client::{Answer, BODY_LIMIT};
 use super::directory::{Directory, Endpoint};
 use super::failure::Failure;
-use super::guard::{Guard, Lookup};
 use super::log::Details;
 use super::message;
 use super::mode::DeliveryMode;
@@ -35,26 +34,17 @@ const UNCOUNTED_WAIT: Duration = Duration::from_secs(1);
 
 /// Makes requests to endpoints.
 pub struct Sender {
-    client: Client,
     clock: SharedClock,
     defaults: Arc<Defaults>,
 }
 
 impl Sender {
-    /// A sender that connects where `guard` permits, to what `lookup` finds.
-    ///
-    /// # Errors
-    /// When the system's root certificates can not be read.
-    pub fn new(
-        guard: Guard,
-        lookup: Arc<dyn Lookup>,
-        defaults: Arc<Defaults>,
-        clock: SharedClock,
-    ) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { client: Client::new(guard, lookup)?, clock, defaults }))
+    /// A sender with these defaults for endpoints that say nothing.
+    pub fn new(defaults: Arc<Defaults>, clock: SharedClock) -> Arc<Self> {
+        Arc::new(Self { clock, defaults })
     }
 
-    /// Makes one request, and says what came of it.
+    /// Makes one request over the endpoint's client, and says what came of it.
     pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
         self.exchange(endpoint, message::one(endpoint, delivery, fact, self.clock.now())).await
     }
@@ -66,7 +56,7 @@ impl Sender {
 
     async fn exchange(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Attempt {
         let mut details = Details::of(endpoint.version, request.headers());
-        let mut attempt = match self.client.send(request, endpoint.timeout).await {
+        let mut attempt = match endpoint.client.send(request, endpoint.timeout).await {
             Ok(answer) => {
                 details.answered(&answer);
                 judge(&answer, &self.policy(endpoint), self.clock.now())

@@ -10,6 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
 
+use super::client::Client;
+use super::clients::Clients;
 use super::mode::DeliveryMode;
 use super::model::Webhook;
 use super::policy::{RateLimit, Ready, TIMEOUT};
@@ -17,6 +19,7 @@ use super::rotation::{self, FormerSecret, former_place};
 use super::secret::Key;
 use super::signature::Signer;
 use super::store;
+use super::trust::Trust;
 use crate::db::{Conn, revision};
 use crate::delivery::Batching;
 use crate::error::Result;
@@ -36,6 +39,8 @@ pub struct Endpoint {
     pub active: bool,
     /// Where requests go.
     pub uri: Uri,
+    /// Makes its requests.
+    pub client: Client,
     /// Its own headers.
     pub headers: HeaderMap,
     /// Signs its requests.
@@ -87,12 +92,18 @@ pub struct Directory {
     current: ArcSwap<Endpoints>,
     reading: tokio::sync::Mutex<()>,
     sealer: Sealer,
+    clients: Arc<Clients>,
 }
 
 impl Directory {
-    /// An empty directory.
-    pub fn new(sealer: Sealer) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::default(), reading: tokio::sync::Mutex::default(), sealer })
+    /// An empty directory, whose endpoints get their clients from `clients`.
+    pub fn new(sealer: Sealer, clients: Arc<Clients>) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::default(),
+            reading: tokio::sync::Mutex::default(),
+            sealer,
+            clients,
+        })
     }
 
     /// The revision that it was read at.
@@ -123,9 +134,9 @@ impl Directory {
         let mut former = rotation::store::all(conn).await?;
         let by_age: Vec<_> = rows
             .into_iter()
-            .filter_map(|(webhook, sealed)| {
+            .filter_map(|(webhook, sealed, client_key)| {
                 let former = former.remove(&webhook.id).unwrap_or_default();
-                self.ready(&webhook, &sealed, &former)
+                self.ready(&webhook, &sealed, &former, client_key.as_deref())
             })
             .collect();
         let by_id = by_age.iter().map(|endpoint| (Arc::clone(&endpoint.id), Arc::clone(endpoint))).collect();
@@ -137,7 +148,13 @@ impl Directory {
     }
 
     /// An endpoint that can not be made ready is left out, and the log says why: the others must go on.
-    fn ready(&self, webhook: &Webhook, sealed: &[u8], former: &[FormerSecret]) -> Option<Arc<Endpoint>> {
+    fn ready(
+        &self,
+        webhook: &Webhook,
+        sealed: &[u8],
+        former: &[FormerSecret],
+        client_key: Option<&[u8]>,
+    ) -> Option<Arc<Endpoint>> {
         let key = |place: Place<'_>, sealed: &[u8]| {
             self.sealer.open_text(place, sealed).ok().and_then(|secret| Key::read(&secret).ok())
         };
@@ -158,7 +175,15 @@ impl Directory {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
             return None;
         };
+        let trust = Trust::open(webhook, client_key, &self.sealer).map_err(|error| error.to_string());
+        let client = trust
+            .and_then(|trust| self.clients.of(&trust))
+            .inspect_err(|reason| {
+                tracing::error!(webhook = webhook.id, reason, "the endpoint's certificates are unusable");
+            })
+            .ok()?;
         Some(Arc::new(Endpoint {
+            client,
             id: webhook.id.as_str().into(),
             version: webhook.version,
             active: webhook.active,

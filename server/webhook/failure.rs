@@ -7,6 +7,7 @@ use std::{fmt, io};
 use hyper_util::client::legacy::Error as RequestError;
 
 use super::guard::{Refused, Unreachable, Unresolved};
+use super::trust::explain::explain;
 
 /// Why there is no answer, each with a text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +57,16 @@ impl Failure {
         Self::Timeout(format!("no complete answer within {seconds} seconds"))
     }
 
-    /// There was no head of an answer.
-    pub(super) fn of_request(error: &RequestError) -> Self {
+    /// There was no head of an answer; `tls` is why the connection broke, if TLS is why.
+    pub(super) fn of_request(error: &RequestError, tls: Option<String>) -> Self {
         if let Some(refused) = find::<Refused>(error) {
             return Self::Refused(refused.to_string());
         }
         if let Some(unresolved) = find::<Unresolved>(error) {
             return Self::Resolve(unresolved.to_string());
+        }
+        if let Some(text) = explain(error).or(tls) {
+            return Self::Tls(text);
         }
         let text = chain(error);
         if !error.is_connect() {
@@ -78,7 +82,7 @@ impl Failure {
 
     /// The body broke off.
     pub(super) fn of_body(error: &hyper::Error) -> Self {
-        Self::of_exchange(error, chain(error))
+        explain(error).map_or_else(|| Self::of_exchange(error, chain(error)), Self::Tls)
     }
 
     fn of_exchange(error: &(dyn StdError + 'static), text: String) -> Self {

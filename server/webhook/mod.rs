@@ -7,16 +7,18 @@
 //! * A [`mode`] says how an endpoint wants its events: one by one, in order, in batches, or, where it can not be reached, by a [`pull`].
 //! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
 //!   [`policy`] says whether and when there is another.
+//! * An endpoint can have **trust** ([`trust`]) of its own: authorities, and a certificate that the server shows.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * The [`log`] shows what was sent and answered.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint; a [`backfill`] sends what was published before.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
-//!   where it is connected to.
+//!   where it is connected to; a [`proxy`] can be the way there.
 
 pub mod backfill;
 pub mod channel;
 pub mod client;
+mod clients;
 pub mod directory;
 mod failure;
 pub mod fanout;
@@ -26,7 +28,9 @@ mod log;
 mod message;
 pub mod mode;
 pub mod model;
+mod network;
 pub mod policy;
+pub mod proxy;
 pub mod pull;
 mod replay;
 pub mod rotation;
@@ -36,12 +40,15 @@ mod service;
 pub mod signature;
 pub mod stats;
 mod store;
+pub mod trust;
 
 pub use channel::{Sender, WebhookChannel};
+pub use clients::Clients;
 pub use directory::Directory;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
 pub use mode::DeliveryMode;
 pub use policy::{Defaults, RetryPolicy};
+pub use proxy::Proxy;
 pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

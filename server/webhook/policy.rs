@@ -43,6 +43,12 @@ pub struct Options {
     /// When a batch is sent, if they get to it so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
+    /// Authorities that are trusted beside the system's, as PEM.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ca_certificates: String,
+    /// The certificate that is shown to it, with its chain, as PEM.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_certificate: String,
 }
 
 /// How many requests go to an endpoint.

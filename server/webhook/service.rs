@@ -19,6 +19,7 @@ use super::secret::{self, Signing};
 use super::stats::Tally;
 use super::store;
 pub use super::store::RetryFilter;
+use super::trust::{self, KeyChange};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::delivery::Engine;
@@ -43,6 +44,9 @@ pub struct WebhookChange {
     pub rate_limit: Option<Option<RateLimit>>,
     pub delivery_mode: Option<DeliveryMode>,
     pub batching: Option<Option<Batching>>,
+    pub ca_certificates: Option<String>,
+    pub client_certificate: Option<String>,
+    pub client_key: Option<SecretText>,
     pub version: Option<i64>,
 }
 
@@ -113,6 +117,8 @@ impl WebhookService {
                 rate_limit: change.rate_limit.flatten(),
                 delivery_mode: change.delivery_mode.unwrap_or_default(),
                 batching: change.batching.flatten(),
+                ca_certificates: change.ca_certificates.unwrap_or_default(),
+                client_certificate: change.client_certificate.unwrap_or_default(),
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
@@ -122,6 +128,7 @@ impl WebhookService {
         };
         let mut violations = Violations::default();
         webhook.check(&self.rules.guard, self.rules.https_only, &mut violations);
+        let client_key = trust::check(&webhook, "", change.client_key, &mut violations);
         let chosen = violations.check("secret", secret::choose(secret, signing, &*self.random));
         violations.finish()?;
         let (secret, key) = chosen.expect("what is wrong with a secret is a violation");
@@ -130,11 +137,13 @@ impl WebhookService {
             return Ok((webhook, SecretText::default()));
         }
         let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
+        let sealer = self.sealer.clone();
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &webhook, sealed).await?;
                     pull::mode_changed(conn, None, &webhook).await?;
+                    client_key.apply(conn, &webhook.id, &sealer).await?;
                     Ok(webhook)
                 })
             })
@@ -180,7 +189,7 @@ impl WebhookService {
 
     /// Changes an endpoint.
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
-        let (now, rules) = (self.clock.now(), self.rules.clone());
+        let (now, rules, sealer) = (self.clock.now(), self.rules.clone(), self.sealer.clone());
         let limits = change.rate_limit.is_some();
         let webhook = self
             .changed(move |conn| {
@@ -205,11 +214,17 @@ impl WebhookService {
                         options.batching.filter(|_| options.delivery_mode == DeliveryMode::Batched);
                     options.batching = change.batching.unwrap_or(batching);
                     options.retry_policy = change.retry_policy.unwrap_or(options.retry_policy.take());
+                    if let Some(ca_certificates) = change.ca_certificates {
+                        options.ca_certificates = ca_certificates;
+                    }
+                    let former = options.client_certificate.clone();
+                    options.client_certificate = change.client_certificate.unwrap_or(former.clone());
                     webhook.version += 1;
                     webhook.updated_at = now;
-                    check(&webhook, &rules)?;
+                    let client_key = check(&webhook, &rules, &former, change.client_key)?;
                     store::update(conn, &webhook).await?;
                     pull::mode_changed(conn, Some(before), &webhook).await?;
+                    client_key.apply(conn, &webhook.id, &sealer).await?;
                     Ok(webhook)
                 })
             })
@@ -252,8 +267,11 @@ impl WebhookService {
     }
 }
 
-fn check(webhook: &Webhook, rules: &Rules) -> Result<()> {
+/// Checks a changed endpoint, and says what becomes of its private key.
+fn check(webhook: &Webhook, rules: &Rules, former: &str, key: Option<SecretText>) -> Result<KeyChange> {
     let mut violations = Violations::default();
     webhook.check(&rules.guard, rules.https_only, &mut violations);
-    violations.finish()
+    let client_key = trust::check(webhook, former, key, &mut violations);
+    violations.finish()?;
+    Ok(client_key)
 }

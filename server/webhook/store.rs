@@ -81,14 +81,14 @@ impl From<WebhookRow> for Webhook {
     }
 }
 
-/// All endpoints with their sealed secrets, by age.
-pub(super) async fn all(conn: &mut Conn) -> Result<Vec<(Webhook, Vec<u8>)>> {
-    let rows: Vec<(WebhookRow, Vec<u8>)> = on!(conn, |c| webhooks::table
+/// All endpoints with their sealed secrets and private keys, by age.
+pub(super) async fn all(conn: &mut Conn) -> Result<Vec<(Webhook, Vec<u8>, Option<Vec<u8>>)>> {
+    let rows: Vec<(WebhookRow, Vec<u8>, Option<Vec<u8>>)> = on!(conn, |c| webhooks::table
         .order(webhooks::id)
-        .select((WebhookRow::as_select(), webhooks::secret))
+        .select((WebhookRow::as_select(), webhooks::secret, webhooks::client_key))
         .load(c)
         .await)?;
-    Ok(rows.into_iter().map(|(row, secret)| (row.into(), secret)).collect())
+    Ok(rows.into_iter().map(|(row, secret, client_key)| (row.into(), secret, client_key)).collect())
 }
 
 /// Endpoints after an id.

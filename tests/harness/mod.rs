@@ -4,10 +4,12 @@ pub mod hostile;
 pub mod hostile_http;
 pub mod postfix;
 pub mod postgres;
+pub mod proxy;
 pub mod receiver;
 pub mod server;
 pub mod smtp;
 pub mod status;
+pub mod tls;
 pub mod tools;
 
 /// Runs an async test once on each database: `on_both! { async fn name(server: Server) { … } }`, or with a

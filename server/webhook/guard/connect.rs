@@ -14,6 +14,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::sync::Semaphore;
 use tower::Service;
 
+use super::super::proxy::Tunnels;
 use super::{Guard, Refused};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -126,17 +127,18 @@ impl std::error::Error for Unreachable {
 }
 
 /// Connects where the guard permits: it checks the port, and an address that stands in the URL itself, which no
-/// resolver sees.
+/// resolver sees.  It connects itself, or has a proxy do it.
 #[derive(Clone)]
 pub struct GuardedConnector {
     guard: Guard,
     tcp: HttpConnector<GuardedResolver>,
+    tunnels: Option<Tunnels>,
 }
 
 impl GuardedConnector {
-    /// A connector over `tcp`, whose resolver has the same guard.
-    pub fn new(guard: Guard, tcp: HttpConnector<GuardedResolver>) -> Self {
-        Self { guard, tcp }
+    /// A connector over `tcp`, or through `tunnels`, whose resolvers have the same guard.
+    pub fn new(guard: Guard, tcp: HttpConnector<GuardedResolver>, tunnels: Option<Tunnels>) -> Self {
+        Self { guard, tcp, tunnels }
     }
 }
 
@@ -151,6 +153,13 @@ impl Service<Uri> for GuardedConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let verdict = self.guard.check_uri(&uri);
+        if let Some(tunnels) = self.tunnels.clone() {
+            return async move {
+                verdict.map_err(|refused| Unreachable(refused.into()))?;
+                tunnels.connect(uri).await.map_err(Unreachable)
+            }
+            .boxed();
+        }
         // It connects only when it is polled.
         let connecting = self.tcp.call(uri);
         async move {

@@ -1,4 +1,12 @@
 //! What is refused: ranges of addresses, and ports.
+//!
+//! The ranges cover IANA's special-purpose address registries for IPv4 and IPv6.  They were compared row by row with the
+//! registries' tables as of 2026-07-18 (last changed on 2025-10-09), in copies that others keep of them, and with what
+//! CPython 3.11's `ipaddress` has of them.  No row is missing, and in one way this list is stricter: what the registries
+//! call globally reachable is refused too, since none of it is where a receiver would be.  That is anycast of protocols
+//! (192.0.0.9/32, 192.0.0.10/32, 2001:1::1/128 to 2001:1::3/128), AS112 (192.31.196.0/24, 192.175.48.0/24,
+//! 2001:4:112::/48, 2620:4f:8000::/48), AMT (192.52.193.0/24, 2001:3::/32), NAT64 (64:ff9b::/96), ORCHIDv2
+//! (2001:20::/28) and remote identifiers of drones (2001:30::/28).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;

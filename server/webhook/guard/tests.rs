@@ -17,7 +17,7 @@ use super::*;
 /// A range, and whether what comes right before and after it is public.
 type Row = (&'static str, bool, bool);
 
-/// IANA's IPv4 special-purpose address registry, all of it (2025), and multicast.
+/// IANA's IPv4 special-purpose address registry, all of it (as of 2025-10-09), and multicast.
 const IPV4: &[Row] = &[
     ("0.0.0.0/8", false, true),
     ("0.0.0.0/32", false, false),
@@ -37,6 +37,7 @@ const IPV4: &[Row] = &[
     ("192.31.196.0/24", true, true),
     ("192.52.193.0/24", true, true),
     ("192.88.99.0/24", true, true),
+    ("192.88.99.2/32", false, false),
     ("192.168.0.0/16", true, true),
     ("192.175.48.0/24", true, true),
     ("198.18.0.0/15", true, true),
@@ -47,7 +48,8 @@ const IPV4: &[Row] = &[
     ("255.255.255.255/32", false, false),
 ];
 
-/// IANA's IPv6 special-purpose address registry, all of it (2025), and site-local, multicast and what is not unicast.
+/// IANA's IPv6 special-purpose address registry, all of it (as of 2025-10-09) but `::ffff:0:0/96`, whose addresses are
+/// judged as the IPv4 ones inside, and site-local, multicast and what is not unicast.
 const IPV6: &[Row] = &[
     ("::/128", false, false),
     ("::1/128", false, false),

@@ -26,7 +26,7 @@ use convert::{length, mode, shown, signing};
 /// The service.
 pub struct Rpc(pub Arc<WebhookService>);
 
-const CHANGEABLE: [&str; 11] = [
+const CHANGEABLE: [&str; 14] = [
     "name",
     "url",
     "event_types",
@@ -38,6 +38,9 @@ const CHANGEABLE: [&str; 11] = [
     "rate_limit",
     "delivery_mode",
     "batching",
+    "ca_certificates",
+    "client_certificate",
+    "client_key",
 ];
 
 #[tonic::async_trait]
@@ -62,6 +65,9 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
             delivery_mode: mode,
             batching: Some(webhook.batching.map(Batching::from)),
+            ca_certificates: Some(webhook.ca_certificates),
+            client_certificate: Some(webhook.client_certificate),
+            client_key: Some(SecretText::new(webhook.client_key)),
             version: None,
         };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
@@ -111,6 +117,9 @@ impl pb::webhook_service_server::WebhookService for Rpc {
             rate_limit: mask.take("rate_limit", webhook.rate_limit.map(RateLimit::from)),
             delivery_mode: mask.take("delivery_mode", mode).map(Option::unwrap_or_default),
             batching: mask.take("batching", webhook.batching.map(Batching::from)),
+            ca_certificates: mask.take("ca_certificates", webhook.ca_certificates),
+            client_certificate: mask.take("client_certificate", webhook.client_certificate),
+            client_key: mask.take("client_key", SecretText::new(webhook.client_key)),
             version: mask::version(&webhook.etag)?,
         };
         let webhook = self.0.update(webhook.id, change).await?;

@@ -92,6 +92,18 @@ pub struct Webhook {
     /// When a batch is sent, for BATCHED.
     #[prost(message, optional, tag = "18")]
     pub batching: ::core::option::Option<WebhookBatching>,
+    /// Certificates of authorities that are trusted beside the system's, as PEM: at most 20, in 32 KiB. For `https` only.
+    #[prost(string, tag = "19")]
+    pub ca_certificates: ::prost::alloc::string::String,
+    /// The certificate that the server shows where the endpoint demands one, with its chain, as PEM: at most 20, in 32 KiB,
+    /// its own first. For `https` only. A new one comes with its `client_key`; an empty one takes the key away too.
+    #[prost(string, tag = "20")]
+    pub client_certificate: ::prost::alloc::string::String,
+    /// The private key of `client_certificate`, as PEM (PKCS #8, PKCS #1 or SEC 1) and not encrypted: RSA of 2048 bits or
+    /// more, ECDSA on P-256 or P-384, or Ed25519. Sealed, and never shown; empty beside the certificate that is there leaves
+    /// the key that is there. Input only.
+    #[prost(string, tag = "21")]
+    pub client_key: ::prost::alloc::string::String,
 }
 /// One event on its way to one endpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -253,7 +265,8 @@ pub struct UpdateWebhookRequest {
     #[prost(message, optional, tag = "1")]
     pub webhook: ::core::option::Option<Webhook>,
     /// The fields to change: `name`, `url`, `event_types`, `description`, `active`, `headers`, `timeout`, `retry_policy`,
-    /// `rate_limit`, `delivery_mode`, `batching`. Absent means those that are set; `*` means all.
+    /// `rate_limit`, `delivery_mode`, `batching`, `ca_certificates`, `client_certificate`, `client_key`. Absent means those that
+    /// are set; `*` means all.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
