@@ -21,6 +21,7 @@ mod pictures;
 mod port;
 mod publish;
 mod real_postfix;
+mod retention;
 mod routes;
 mod settings;
 mod signatures;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tokio::sync::Notify;
 use tonic::service::Routes;
 
-use super::{Machine, Stops, files, follow, mail, webhooks};
+use super::{Machine, Stops, files, follow, mail, retention, webhooks};
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -100,6 +101,8 @@ pub struct Wired {
     pub(super) methods: Arc<Methods>,
     pub(super) webhook_engine: Engine<WebhookChannel>,
     pub(super) email_engine: Engine<EmailChannel>,
+    /// Asks for a look at what is too old.
+    pub(super) retention: Arc<Notify>,
     settings: Arc<SettingsService>,
     config: SharedConfig,
     transport: Arc<SmtpTransport>,
@@ -213,6 +216,7 @@ impl Wired {
             methods: Arc::new(Methods::from_descriptor(pb::DESCRIPTOR)?),
             webhook_engine,
             email_engine,
+            retention: Arc::default(),
             settings,
             config: email_config,
             transport,
@@ -246,6 +250,14 @@ impl Wired {
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
+        let retention = retention::Retention {
+            db: db.clone(),
+            clock: clock.clone(),
+            settings: Arc::clone(&self.settings),
+            wake: Arc::clone(&self.retention),
+            stop: stop(),
+        };
+        stops.tasks.spawn(retention.run());
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),

@@ -35,6 +35,7 @@ pub mod machine;
 pub mod model;
 pub mod node;
 mod poller;
+pub mod retention;
 pub mod store;
 
 pub use block::{Hold, Room};

@@ -24,6 +24,7 @@ pub mod pattern;
 mod publish;
 pub mod registry;
 pub mod request;
+pub mod retention;
 pub mod route;
 pub mod rpc;
 mod service;

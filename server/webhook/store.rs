@@ -360,7 +360,7 @@ pub(super) async fn failed(
     Ok(on!(conn, |c| query!().load(c).await)?)
 }
 
-/// Puts deliveries in one of these states back into the queue; answers how many were.
+/// Puts deliveries in one of these states, whose events are kept, back into the queue; answers how many were.
 pub(super) async fn requeue(
     conn: &mut Conn,
     ids: &[String],
@@ -370,7 +370,9 @@ pub(super) async fn requeue(
     use webhook_deliveries as d;
     let word = |state: State| state.word(Table::WebhookDeliveries);
     let from: Vec<&str> = from.iter().map(|state| word(*state)).collect();
-    let update = diesel::update(d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from))).set((
+    let kept = diesel::dsl::exists(events::table.filter(events::id.eq(d::event_id)));
+    let which = d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from)).filter(kept);
+    let update = diesel::update(which).set((
         d::status.eq(word(State::Pending)),
         d::attempts_before.eq(d::attempts),
         d::error_message.eq(None::<String>),
