@@ -12,6 +12,7 @@ mod dkim;
 mod email_flow;
 mod email_queue;
 mod emails;
+mod erase;
 mod harness;
 mod hostile_endpoints;
 mod injection;

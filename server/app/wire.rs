@@ -23,6 +23,7 @@ use crate::email::library::{Library, LibraryService, rpc::Rpc as TemplateRpc};
 use crate::email::links::{self, Links};
 use crate::email::queue::QueueService;
 use crate::email::recipient::{self, RecipientListService};
+use crate::email::retention::EmailTraces;
 use crate::email::smtp::SmtpTransport;
 use crate::email::suppression::{self, SuppressionService};
 use crate::email::trial::SmtpTrial;
@@ -46,6 +47,7 @@ use crate::webhook::keys::{self, PublishedKeys};
 use crate::webhook::stats::Tally;
 use crate::webhook::{
     self, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
+    WebhookTraces,
 };
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
@@ -291,6 +293,7 @@ impl Wired {
             publishes: self.publishes.clone(),
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
+            traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
             ids: Arc::clone(ids),
             clock: clock(),
         });

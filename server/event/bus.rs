@@ -260,3 +260,51 @@ impl Drop for Watcher {
         self.bus.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::Fact;
+
+    fn record(position: i64) -> Arc<Record> {
+        let fact = Fact {
+            id: format!("evt_{position}").into(),
+            event_type: "a.b".into(),
+            data: "{}".into(),
+            actor: String::new(),
+            subject: String::new(),
+            created_at: Timestamp::default(),
+        };
+        Record::new(Event { position, fact: Arc::new(fact) })
+    }
+
+    fn after(ring: &Ring, position: i64) -> Option<Vec<i64>> {
+        let records = ring.after(position, 100)?;
+        Some(records.iter().map(|record| record.event.position).collect())
+    }
+
+    #[test]
+    fn a_ring_with_holes_answers_what_there_is_and_knows_how_far_back_it_reaches() {
+        let mut ring = Ring { first: 10, last: 10, ..Ring::default() };
+        assert_eq!(after(&ring, 10), Some(Vec::new()));
+        assert_eq!(after(&ring, 9), None);
+        for position in [11, 12, 15, 19] {
+            ring.push(record(position));
+        }
+        assert_eq!(after(&ring, 10), Some(vec![11, 12, 15, 19]));
+        assert_eq!(after(&ring, 12), Some(vec![15, 19]));
+        assert_eq!(
+            after(&ring, 13),
+            Some(vec![15, 19]),
+            "an event that was erased is a place like any other"
+        );
+        assert_eq!(after(&ring, 18), Some(vec![19]));
+        assert_eq!(after(&ring, 19), Some(Vec::new()));
+        for position in 20..=RING_EVENTS as i64 + 17 {
+            ring.push(record(position));
+        }
+        assert_eq!(after(&ring, 13), None, "it has forgotten 15");
+        assert_eq!(after(&ring, 15).unwrap()[0], 19, "and remembers all after it");
+    }
+}

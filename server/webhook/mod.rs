@@ -15,6 +15,7 @@
 pub mod channel;
 pub mod client;
 pub mod directory;
+mod erase;
 mod failure;
 pub mod fanout;
 pub mod guard;
@@ -32,6 +33,7 @@ mod store;
 
 pub use channel::{Sender, WebhookChannel};
 pub use directory::Directory;
+pub use erase::WebhookTraces;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;

@@ -3,7 +3,10 @@
 //!
 //! A file is kept once for all mails that have it, and goes with the last of them.
 
+mod erase;
 mod store;
+
+pub use erase::EmailTraces;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
