@@ -10,24 +10,26 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::json;
-use switchboard::clock::Timestamp;
+use switchboard::clock::{Clock, Timestamp};
 use switchboard::db::sweep::{Round, Sweep, Swept};
-use switchboard::db::{Conn, Db};
+use switchboard::db::{Conn, Db, Target, execute};
 use switchboard::error::Result;
 use switchboard::on;
 use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::email::v1::EmailAttachment;
 use switchboard_client::event::v1::GetEventRequest;
-use switchboard_client::notification::v1::resync;
-use switchboard_client::webhook::v1::{RetryFailedWebhookDeliveriesRequest, RetryWebhookDeliveryRequest};
+use switchboard_client::notification::v1::{SubscribeRequest, resync};
+use switchboard_client::webhook::v1::{
+    RetryFailedWebhookDeliveriesRequest, RetryWebhookDeliveryRequest, WebhookDelivery,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use crate::deliveries::{all_to, now, until};
+use crate::deliveries::{all_to, details, now, until};
 use crate::emails::{raw, send, wait};
 use crate::harness::receiver::{Behaviour, Receiver};
-use crate::harness::server::Server;
-use crate::harness::{SOON, eventually, on_both, status};
+use crate::harness::server::{Backend, Server};
+use crate::harness::{SOON, eventually, on_both, postgres, status};
 use crate::live::{after, events, subscribe};
 use crate::settings::set;
 
@@ -108,20 +110,20 @@ on_both! {
         goes(&server, &done).await;
         none_to(&server, &well.id).await;
         until(&server, &down.id, DeliveryState::Retrying, 3).await;
-        assert_eq!(rows(&server, &["delivery_attempts", "webhook_deliveries", "events"]).await, 3 + 1 + 1);
+        eventually("only what has not ended is left", async || {
+            (rows(&server, &["delivery_attempts", "webhook_deliveries", "events"]).await == 3 + 1 + 1).then_some(())
+        }).await;
         receiver.respond_with("/down", Behaviour::Status(200));
         server.advance(DAY);
         until(&server, &down.id, DeliveryState::Succeeded, 4).await;
         let last = receiver.received_on("/down").pop().unwrap();
         assert_eq!(last.json()["data"], json!({"n": 2}), "its payload was kept");
-        assert!(is_kept(&server, &waits).await);
 
-        // It has ended now, and is kept for its time from then on.
-        server.advance(DAY * 29);
-        server.publish("other", "{}").await;
-        assert_eq!(all_to(&server, &down.id).await.len(), 1);
-        server.advance(DAY * 3);
+        // It has ended now: its event is not needed any more, and it is kept for its time from then on.
+        server.advance(DAY * 28);
         goes(&server, &waits).await;
+        assert_eq!(all_to(&server, &down.id).await.len(), 1);
+        server.advance(DAY * 4);
         none_to(&server, &down.id).await;
         gone(&server, &["(SELECT 1 FROM delivery_attempts WHERE number > 1) AS a"]).await;
     }
@@ -145,7 +147,9 @@ on_both! {
 
         server.advance(DAY * 31);
         goes(&server, &event_id).await;
-        assert_eq!(rows(&server, &["email_queue", "email_attachments", "email_blobs"]).await, 2 + 1 + 1);
+        eventually("the older mails are gone", async || {
+            (rows(&server, &["email_queue", "email_attachments", "email_blobs"]).await == 2 + 1 + 1).then_some(())
+        }).await;
         server.advance(DAY * 61);
         gone(&server, &["email_blobs", "email_attachments", "captured_emails", "delivery_attempts"]).await;
         wait(&server, &late, DeliveryState::Scheduled, 0).await;
@@ -206,6 +210,32 @@ on_both! {
         assert_eq!(events(&mut stream, 1).await, [r#"{"n":3}"#]);
     }
 
+    async fn a_database_from_before_keeps_its_rows(server: Server) {
+        let receiver = Receiver::start().await;
+        let (webhook, _) = server.webhook_to(&receiver, &["*"]).await;
+        let (_, opened) = subscribe(&server.client, SubscribeRequest::default()).await;
+        let mail = send(&server, with_file("jo@example.com", b"file")).await;
+        wait(&server, &mail, DeliveryState::Succeeded, 1).await;
+        let mut published = Vec::new();
+        for n in 0..3 {
+            published.push(server.publish("a.b", &format!(r#"{{"n":{n}}}"#)).await.event_id);
+        }
+        eventually("all is attempted", async || (rows(&server, &["delivery_attempts"]).await == 4).then_some(())).await;
+        let before = rows(&server, &["events", "webhook_deliveries", "delivery_attempts"]).await + rows(&server, &OF_EMAILS).await;
+        as_before(&server).await;
+        let server = server.restart().await;
+        let now = rows(&server, &["events", "webhook_deliveries", "delivery_attempts"]).await + rows(&server, &OF_EMAILS).await;
+        assert_eq!(now, before);
+        published.push(server.publish("a.b", r#"{"n":3}"#).await.event_id);
+        let (mut stream, first) = subscribe(&server.client, after(&opened.cursor)).await;
+        assert!(first.resync.is_none());
+        assert_eq!(events(&mut stream, 4).await, [0, 1, 2, 3].map(|n| format!(r#"{{"n":{n}}}"#)));
+        until_attempted(&server, &webhook.id, 4).await;
+        assert_eq!(details(&server, &all_to(&server, &webhook.id).await[3].id).await.attempts.len(), 1);
+        server.advance(DAY * 32);
+        gone(&server, &["events", "webhook_deliveries", "(SELECT 1 FROM delivery_attempts WHERE delivery_id LIKE 'whd%') AS a"]).await;
+    }
+
     async fn a_sweep_takes_a_little_at_a_time_and_remembers_where_it_was(server: Server) {
         let rows = Rows(Arc::new(Mutex::new(State { rows: (0..5_000).collect(), ..State::default() })));
         let (stop, mut sweep) = (CancellationToken::new(), Sweep::default());
@@ -227,6 +257,112 @@ on_both! {
         assert_eq!(sweep.round(&db, &rows, at(0), &stop).await.unwrap().removed, 0);
         assert_eq!(sweep.round(&db, &rows, at(1), &stop).await.unwrap().removed, 1, "but once a day");
     }
+}
+
+async fn until_attempted(server: &Server, webhook_id: &str, number: usize) {
+    let done =
+        |all: &[WebhookDelivery]| all.iter().filter(|one| one.state() == DeliveryState::Succeeded).count();
+    eventually("they are delivered", async || {
+        (done(&all_to(server, webhook_id).await) == number).then_some(())
+    })
+    .await;
+}
+
+/// Takes the database back to before there was retention.
+async fn as_before(server: &Server) {
+    let folder = match &server.config.database {
+        Target::Sqlite(_) => "sqlite",
+        Target::Postgres(_) => "postgres",
+    };
+    let path = format!("{}/migrations/{folder}/0009_retention/down.sql", env!("CARGO_MANIFEST_DIR"));
+    let down = std::fs::read_to_string(path).unwrap();
+    let undo = format!("{down}; DELETE FROM __diesel_schema_migrations WHERE version = '0009'");
+    let db = Db::open(&server.config.database).await.unwrap();
+    db.transaction(move |conn| async move { execute(conn, &undo).await }.boxed()).await.unwrap();
+}
+
+/// The partitions of a table.
+async fn partitions(server: &Server, table: &str) -> BTreeSet<String> {
+    let Target::Postgres(url) = &server.config.database else {
+        unreachable!("only PostgreSQL has partitions")
+    };
+    let sql = format!("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = '{table}'::regclass");
+    postgres::query(url, &sql).await.lines().map(str::to_owned).collect()
+}
+
+fn of_day(server: &Server, table: &str, days: u32) -> String {
+    let date = (server.clock.now() + days * DAY).to_string();
+    format!("{table}_{}", date[..10].replace('-', ""))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_are_made_ahead_and_a_day_goes_at_once_unless_something_needs_it() {
+    let server = Server::start(Backend::Postgres).await;
+    let receiver = Receiver::start().await;
+    receiver.respond_with("/down", Behaviour::Status(503));
+    server.webhook(&receiver.url("/well"), &["*"]).await;
+    let (down, _) = server.webhook(&receiver.url("/down"), &["waits"]).await;
+    let tables = ["events", "delivery_attempts"];
+    let mut first = Vec::new();
+    for table in tables {
+        let there = partitions(&server, table).await;
+        assert!((0..3).all(|days| there.contains(&of_day(&server, table, days))), "{there:?}");
+        first.push(of_day(&server, table, 0));
+    }
+    for _ in 0..5 {
+        server.publish("done", "{}").await;
+    }
+    receiver.wait_for(5, SOON).await;
+    assert_eq!(rows(&server, &[first[0].as_str(), "events_default"]).await, 5, "in the partition of its day");
+    eventually("attempts are kept by the day too", async || {
+        (rows(&server, &[&first[1]]).await == 5).then_some(())
+    })
+    .await;
+
+    server.advance(DAY);
+    let mut second = Vec::new();
+    for table in tables {
+        let ahead = of_day(&server, table, 2);
+        eventually("the next is made", async || {
+            partitions(&server, table).await.contains(&ahead).then_some(())
+        })
+        .await;
+        second.push(of_day(&server, table, 0));
+    }
+    let waits = server.publish("waits", "{}").await.event_id;
+    server.publish("done", "{}").await;
+    until(&server, &down.id, DeliveryState::Retrying, 1).await;
+    receiver.wait_for_on("/well", 7, SOON).await;
+
+    server.advance(DAY * 32);
+    for (table, (first, second)) in tables.iter().zip(first.iter().zip(&second)) {
+        eventually("a day is dropped", async || {
+            (!partitions(&server, table).await.contains(first)).then_some(())
+        })
+        .await;
+        assert!(partitions(&server, table).await.contains(second), "something of it has not ended");
+    }
+    eventually("the rest of that day goes", async || (rows(&server, &[&second[0]]).await == 1).then_some(()))
+        .await;
+    assert!(is_kept(&server, &waits).await);
+    until(&server, &down.id, DeliveryState::Retrying, 2).await;
+    let of_it = "(SELECT 1 FROM delivery_attempts WHERE number = 1) AS a";
+    eventually("attempts of what is left are left", async || {
+        (rows(&server, &[of_it]).await == 1).then_some(())
+    })
+    .await;
+
+    receiver.respond_with("/down", Behaviour::Status(200));
+    server.advance(DAY);
+    until(&server, &down.id, DeliveryState::Succeeded, 3).await;
+    server.advance(DAY * 32);
+    for (table, second) in tables.iter().zip(&second) {
+        eventually("and then the day", async || {
+            (!partitions(&server, table).await.contains(second)).then_some(())
+        })
+        .await;
+    }
+    gone(&server, &["events", "webhook_deliveries", "delivery_attempts"]).await;
 }
 
 /// Numbers as rows, of which every tenth must stay.

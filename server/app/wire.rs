@@ -129,6 +129,10 @@ impl Wired {
         let mut number = [0; 8];
         random.fill(&mut number);
         event::log::create(db, i64::from_le_bytes(number)).await?;
+        if let Err(error) = retention::prepare(db, clock.now()).await {
+            // The default partitions take what comes meanwhile.
+            tracing::warn!(%error, "the partitions of the next days could not be made; it is tried again");
+        }
         seed(&ground).await?;
 
         let settings =

@@ -1,6 +1,6 @@
 //! The queries that remove deliveries.
 
-use diesel::dsl::count_star;
+use diesel::dsl::{count_star, exists, not};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -9,7 +9,7 @@ use crate::db::Conn;
 use crate::db::schema::{delivery_attempts, email_queue, webhook_deliveries};
 use crate::delivery::{State, Table};
 use crate::error::Result;
-use crate::on;
+use crate::{id, on};
 
 /// Runs one query on whichever table it is.
 macro_rules! on_table {
@@ -60,6 +60,27 @@ pub(super) async fn remove_ended(
         .returning(d::id)
         .get_results(c)
         .await)?)
+}
+
+/// The deliveries of up to `limit` attempts at webhook deliveries between two ids, in their order: each with whether it is
+/// gone.
+pub(super) async fn attempted(
+    conn: &mut Conn,
+    after: &str,
+    before: &str,
+    limit: i64,
+) -> Result<Vec<(String, bool)>> {
+    use {delivery_attempts as a, webhook_deliveries as d};
+    // Those of mails come before.
+    let after = if after.is_empty() { id::Kind::WebhookDelivery.prefix() } else { after };
+    let there = exists(d::table.filter(d::id.eq(a::delivery_id)));
+    let query = a::table
+        .filter(a::delivery_id.gt(after))
+        .filter(a::delivery_id.lt(before))
+        .order(a::delivery_id)
+        .limit(limit)
+        .select((a::delivery_id, not(there)));
+    Ok(on!(conn, |c| query.load(c).await)?)
 }
 
 /// Removes the attempts of these deliveries.

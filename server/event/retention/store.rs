@@ -51,3 +51,29 @@ pub(super) async fn remove(conn: &mut Conn, ids: &[String]) -> Result<Vec<i64>> 
         .returning(events::position);
     Ok(on!(conn, |c| delete.get_results(c).await)?)
 }
+
+/// Whether anything needs one of the events between two ids.
+pub(super) async fn any_needed(conn: &mut Conn, from: &str, to: &str) -> Result<bool> {
+    use {email_queue as e, webhook_deliveries as d};
+    let unfinished = d::table
+        .filter(d::event_id.ge(from))
+        .filter(d::event_id.lt(to))
+        .filter(d::status.ne_all(ended()))
+        .select(d::id);
+    let mailed = e::table.filter(e::event_id.ge(from)).filter(e::event_id.lt(to)).select(e::id);
+    let first: Option<String> = on!(conn, |c| unfinished.first(c).await.optional())?;
+    if first.is_some() {
+        return Ok(true);
+    }
+    let first: Option<String> = on!(conn, |c| mailed.first(c).await.optional())?;
+    Ok(first.is_some())
+}
+
+/// The last position of the events between two ids.
+pub(super) async fn last_position(conn: &mut Conn, from: &str, to: &str) -> Result<Option<i64>> {
+    let query = events::table
+        .filter(events::id.ge(from))
+        .filter(events::id.lt(to))
+        .select(diesel::dsl::max(events::position));
+    Ok(on!(conn, |c| query.first(c).await)?)
+}
