@@ -10,7 +10,7 @@ use tonic::{Code, Streaming};
 use crate::harness::server::{Backend, Server, event};
 use crate::harness::{SOON, on_both, status};
 
-async fn subscribe(
+pub async fn subscribe(
     client: &Client,
     request: SubscribeRequest,
 ) -> (Streaming<SubscribeResponse>, SubscribeResponse) {
@@ -20,7 +20,7 @@ async fn subscribe(
     (stream, first)
 }
 
-async fn next(stream: &mut Streaming<SubscribeResponse>) -> SubscribeResponse {
+pub async fn next(stream: &mut Streaming<SubscribeResponse>) -> SubscribeResponse {
     tokio::time::timeout(SOON, stream.message())
         .await
         .expect("a message in time")
@@ -29,7 +29,7 @@ async fn next(stream: &mut Streaming<SubscribeResponse>) -> SubscribeResponse {
 }
 
 /// The payloads of the next `count` events.
-async fn events(stream: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<String> {
+pub async fn events(stream: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<String> {
     let mut data = Vec::new();
     while data.len() < count {
         data.extend(next(stream).await.events.into_iter().map(|event| event.data));
@@ -37,7 +37,7 @@ async fn events(stream: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<
     data
 }
 
-fn after(cursor: &str) -> SubscribeRequest {
+pub fn after(cursor: &str) -> SubscribeRequest {
     SubscribeRequest { cursor: cursor.into(), ..Default::default() }
 }
 

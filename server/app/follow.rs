@@ -78,11 +78,16 @@ pub(super) async fn other_nodes(
     webhook_engine: Engine<WebhookChannel>,
     stop: CancellationToken,
 ) {
+    let mut erasures = None;
     while !cancelled_within(POLL, &stop).await {
         let read = async {
             settings.reload().await?;
             let mut conn = db.reader().await?;
             library.follow(&mut conn).await?;
+            let current = revision::current(&mut conn, revision::ERASURES).await?;
+            if erasures.replace(current).is_none_or(|before| before != current) {
+                context.bus.forget();
+            }
             if revision::current(&mut conn, revision::SUBSCRIPTIONS).await? != context.registry.revision() {
                 context.refresh(&mut conn).await?;
                 // An endpoint's limit may have changed.

@@ -3,6 +3,7 @@
 mod files;
 mod follow;
 mod mail;
+mod retention;
 mod webhooks;
 mod wire;
 
@@ -107,10 +108,11 @@ impl App {
         self.new_admin_key.as_ref()
     }
 
-    /// Looks for due deliveries now, as after a clock was moved.
+    /// Looks for due deliveries and for what is too old now, as after a clock was moved.
     pub fn wake(&self) {
         self.wired.webhook_engine.wake();
         self.wired.email_engine.wake();
+        self.wired.retention.notify_one();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

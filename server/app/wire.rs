@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tokio::sync::Notify;
 use tonic::service::Routes;
 
-use super::{Machine, Stops, files, follow, mail, webhooks};
+use super::{Machine, Stops, files, follow, mail, retention, webhooks};
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -22,6 +23,7 @@ use crate::email::library::{Library, LibraryService, rpc::Rpc as TemplateRpc};
 use crate::email::links::{self, Links};
 use crate::email::queue::QueueService;
 use crate::email::recipient::{self, RecipientListService};
+use crate::email::retention::EmailTraces;
 use crate::email::smtp::SmtpTransport;
 use crate::email::suppression::{self, SuppressionService};
 use crate::email::trial::SmtpTrial;
@@ -46,6 +48,7 @@ use crate::webhook::pull::Pulls;
 use crate::webhook::stats::Tally;
 use crate::webhook::{
     self, Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
+    WebhookTraces,
 };
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
@@ -101,6 +104,8 @@ pub struct Wired {
     pub(super) methods: Arc<Methods>,
     pub(super) webhook_engine: Engine<WebhookChannel>,
     pub(super) email_engine: Engine<EmailChannel>,
+    /// Asks for a look at what is too old.
+    pub(super) retention: Arc<Notify>,
     settings: Arc<SettingsService>,
     config: SharedConfig,
     transport: Arc<SmtpTransport>,
@@ -126,6 +131,10 @@ impl Wired {
         let mut number = [0; 8];
         random.fill(&mut number);
         event::log::create(db, i64::from_le_bytes(number)).await?;
+        if let Err(error) = retention::prepare(db, clock.now()).await {
+            // The default partitions take what comes meanwhile.
+            tracing::warn!(%error, "the partitions of the next days could not be made; it is tried again");
+        }
         seed(&ground).await?;
 
         let settings =
@@ -217,6 +226,7 @@ impl Wired {
             methods: Arc::new(Methods::from_descriptor(pb::DESCRIPTOR)?),
             webhook_engine,
             email_engine,
+            retention: Arc::default(),
             settings,
             config: email_config,
             transport,
@@ -252,6 +262,14 @@ impl Wired {
         follow::proxy(&self.settings, Arc::clone(&self.clients));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
+        let retention = retention::Retention {
+            db: db.clone(),
+            clock: clock.clone(),
+            settings: Arc::clone(&self.settings),
+            wake: Arc::clone(&self.retention),
+            stop: stop(),
+        };
+        stops.tasks.spawn(retention.run());
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
@@ -285,6 +303,7 @@ impl Wired {
             publishes: self.publishes.clone(),
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
+            traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
             ids: Arc::clone(ids),
             clock: clock(),
         });

@@ -3,6 +3,7 @@
 //! * [`Db`] is the handle.  [`Db::reader`] gives a connection for reading, [`Db::transaction`] runs a unit of work.
 //! * [`Conn`] is a connection of either kind; [`on!`](crate::on) runs one diesel query on whichever it is.
 //! * [`group`] is the grouped writer, through which hot writes share a commit.
+//! * [`sweep`] removes what is too old, a little at a time, and [`partition`] a day at once.
 //! * [`migrate`] makes the tables at start, under a lock; [`keyring`] holds the keys that seal secrets.
 //!
 //! SQLite has one writer: a connection behind a fair lock that hot groups and plain transactions take in turn, always
@@ -11,9 +12,11 @@
 pub mod group;
 pub mod keyring;
 pub mod migrate;
+pub mod partition;
 pub mod revision;
 pub mod schema;
 pub mod statement;
+pub mod sweep;
 pub mod types;
 
 use std::ops::DerefMut;

@@ -20,6 +20,8 @@ pub const SUBSCRIPTIONS: &str = "subscriptions";
 pub const SETTINGS: &str = "settings";
 /// Templates that are kept.
 pub const TEMPLATES: &str = "templates";
+/// Subjects whose events were erased.
+pub const ERASURES: &str = "erasures";
 
 /// The key of the advisory lock, any number that nothing else uses.
 const LOCK: i64 = 0x7377_6272_6401;

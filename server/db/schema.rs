@@ -444,8 +444,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    event_log_start (id) {
+        id -> SmallInt,
+        position -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     event_log,
+    event_log_start,
     events,
     event_types,
     routes,

@@ -37,6 +37,7 @@ pub mod model;
 pub mod node;
 pub mod order;
 mod poller;
+pub mod retention;
 pub mod store;
 mod worker;
 

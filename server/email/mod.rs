@@ -37,6 +37,7 @@ pub mod model;
 mod outcome;
 pub mod queue;
 pub mod recipient;
+pub mod retention;
 pub mod rpc;
 mod send;
 mod service;

@@ -1,6 +1,6 @@
 //! The live end of the log on this node: what was committed, shared by all who watch.
 //!
-//! The bus keeps the newest events in memory, contiguous, in order.  A publish of this node appends its events right
+//! The bus keeps the newest events in memory, in order, all that there are.  A publish of this node appends its events right
 //! after the commit; where somebody else's events lie between (another node's, on PostgreSQL), the tail task reads them
 //! from the log first.  A watcher has a position and nothing else: it takes what follows from memory, or from the log
 //! when it is further behind, so that a slow one costs nothing and loses nothing.
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::log;
 use super::model::Event;
 use crate::db::Db;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How many events are kept in memory.
 const RING_EVENTS: usize = 65_536;
@@ -61,13 +61,17 @@ pub struct Bus {
 struct Ring {
     records: VecDeque<Arc<Record>>,
     bytes: usize,
-    /// The position of the last record, or where the bus started when there is none.
+    /// All that the log has after this position, up to `last`, is here.
+    first: i64,
+    /// How far the log is known here.
     last: i64,
+    /// How often everything here was forgotten.
+    forgotten: u64,
 }
 
 impl Ring {
     fn push(&mut self, record: Arc<Record>) {
-        debug_assert_eq!(record.event.position, self.last + 1, "the ring has no gaps");
+        debug_assert!(record.event.position > self.last, "the ring is in order");
         self.last = record.event.position;
         self.bytes += record.weight();
         self.records.push_back(record);
@@ -75,6 +79,7 @@ impl Ring {
             let Some(oldest) = self.records.pop_front() else {
                 break;
             };
+            self.first = oldest.event.position;
             self.bytes -= oldest.weight();
         }
     }
@@ -84,8 +89,11 @@ impl Ring {
         if position >= self.last {
             return Some(Vec::new());
         }
-        let first = self.records.front()?.event.position;
-        let skip = usize::try_from(position + 1 - first).ok()?;
+        if position < self.first {
+            return None;
+        }
+        // Positions have holes where something was erased.
+        let skip = self.records.partition_point(|record| record.event.position <= position);
         Some(self.records.iter().skip(skip).take(limit).cloned().collect())
     }
 }
@@ -97,7 +105,7 @@ impl Bus {
         Ok(Arc::new(Self {
             db,
             epoch,
-            ring: RwLock::new(Ring { last, ..Ring::default() }),
+            ring: RwLock::new(Ring { first: last, last, ..Ring::default() }),
             head: watch::Sender::new(last),
             watchers: AtomicUsize::new(0),
             tail: Notify::new(),
@@ -143,13 +151,21 @@ impl Bus {
 
     async fn catch_up(&self) -> Result<()> {
         loop {
-            let last = self.ring.read().unwrap_or_else(PoisonError::into_inner).last;
+            let (last, forgotten) = {
+                let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
+                (ring.last, ring.forgotten)
+            };
             let events = log::read_after(&mut self.db.reader().await?, last, BATCH as i64).await?;
             let full = events.len() == BATCH;
             let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+            if ring.forgotten != forgotten {
+                // Some of them may be erased by now.
+                continue;
+            }
             for event in events {
-                // A publish of this node may have appended some of them while the query ran.
-                if event.position == ring.last + 1 {
+                // A publish of this node may have appended some of them while the query ran.  What is not there between
+                // them was erased: whoever sees a position sees all that were given before it.
+                if event.position > ring.last {
                     ring.push(Record::new(event));
                 }
             }
@@ -160,6 +176,24 @@ impl Bus {
                 return Ok(());
             }
         }
+    }
+
+    /// Forgets all events in memory: some were erased.  Who is behind reads the log.
+    pub fn forget(&self) {
+        let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let last = ring.last;
+        let forgotten = ring.forgotten + 1;
+        let old = std::mem::replace(&mut *ring, Ring { first: last, last, forgotten, ..Ring::default() });
+        drop(ring);
+        drop(old);
+    }
+
+    /// Waits until all that stands in the log up to `position` is known here.
+    pub async fn reached(&self, position: i64) {
+        let mut head = self.head.subscribe();
+        self.tail.notify_one();
+        // The sender lives as long as this bus.
+        let _ = head.wait_for(|head| *head >= position).await;
     }
 
     /// Starts watching.
@@ -186,12 +220,18 @@ impl Watcher {
         *self.head.borrow()
     }
 
-    /// The next events after `position`, in order and without a gap; empty when there is none yet.
+    /// The next events after `position`, in order, all that there are; empty when there is none yet.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when some have been removed for their age before they were read.
     pub async fn after(&mut self, position: i64) -> Result<Vec<Arc<Record>>> {
         self.after_at_most(position, BATCH).await
     }
 
     /// The same, at most `limit`; there are no more yet when it answers fewer.
+    ///
+    /// # Errors
+    /// As [`Watcher::after`].
     pub async fn after_at_most(&mut self, position: i64, limit: usize) -> Result<Vec<Arc<Record>>> {
         // Marked as seen before it is read: what comes in between wakes `changed`.
         let head = *self.head.borrow_and_update();
@@ -202,8 +242,15 @@ impl Watcher {
         match shared {
             Some(records) => Ok(records),
             None => {
-                let events =
-                    log::read_after(&mut self.bus.db.reader().await?, position, limit as i64).await?;
+                let mut conn = self.bus.db.reader().await?;
+                let events = log::read_after(&mut conn, position, limit as i64).await?;
+                // Asked after they were read: what was there then is whole if the log still begins before it.
+                if position < log::start(&mut conn).await? {
+                    return Err(Error::unavailable(
+                        "the log begins later by now",
+                        format!("after {position}"),
+                    ));
+                }
                 Ok(events.into_iter().map(Record::new).collect())
             }
         }
@@ -219,5 +266,53 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.bus.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::event::Fact;
+
+    fn record(position: i64) -> Arc<Record> {
+        let fact = Fact {
+            id: format!("evt_{position}").into(),
+            event_type: "a.b".into(),
+            data: "{}".into(),
+            actor: String::new(),
+            subject: String::new(),
+            created_at: Timestamp::default(),
+        };
+        Record::new(Event { position, fact: Arc::new(fact) })
+    }
+
+    fn after(ring: &Ring, position: i64) -> Option<Vec<i64>> {
+        let records = ring.after(position, 100)?;
+        Some(records.iter().map(|record| record.event.position).collect())
+    }
+
+    #[test]
+    fn a_ring_with_holes_answers_what_there_is_and_knows_how_far_back_it_reaches() {
+        let mut ring = Ring { first: 10, last: 10, ..Ring::default() };
+        assert_eq!(after(&ring, 10), Some(Vec::new()));
+        assert_eq!(after(&ring, 9), None);
+        for position in [11, 12, 15, 19] {
+            ring.push(record(position));
+        }
+        assert_eq!(after(&ring, 10), Some(vec![11, 12, 15, 19]));
+        assert_eq!(after(&ring, 12), Some(vec![15, 19]));
+        assert_eq!(
+            after(&ring, 13),
+            Some(vec![15, 19]),
+            "an event that was erased is a place like any other"
+        );
+        assert_eq!(after(&ring, 18), Some(vec![19]));
+        assert_eq!(after(&ring, 19), Some(Vec::new()));
+        for position in 20..=RING_EVENTS as i64 + 17 {
+            ring.push(record(position));
+        }
+        assert_eq!(after(&ring, 13), None, "it has forgotten 15");
+        assert_eq!(after(&ring, 15).unwrap()[0], 19, "and remembers all after it");
     }
 }

@@ -1,7 +1,7 @@
 //! The log: all events in the order of their commit.
 //!
 //! Positions come from one row, taken under its lock inside the publishing transaction, so that a reader who has seen a
-//! position will never find a smaller one later.  They have no gaps.
+//! position will never find a smaller one later.  They have no gaps but for what was erased, and before [`start`].
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl;
 
 use super::model::{Event, Fact};
 use crate::clock::Timestamp;
-use crate::db::schema::{event_log, events};
+use crate::db::schema::{event_log, event_log_start, events};
 use crate::db::statement::{Bind, Statement};
 use crate::db::{Conn, Db, PostgresWriter, QueryResult, SqliteWriter};
 use crate::error::Result;
@@ -41,10 +41,21 @@ pub async fn head(conn: &mut Conn) -> Result<(i64, i64)> {
     Ok((epoch, next - 1))
 }
 
-/// The position of the oldest event that is kept; `None` for an empty log.
-pub async fn oldest(conn: &mut Conn) -> Result<Option<i64>> {
-    let query = events::table.select(diesel::dsl::min(events::position));
+/// Where the log begins: what stands there or before it may have been removed for its age.  After it the log is whole,
+/// but for what was erased.
+pub async fn start(conn: &mut Conn) -> Result<i64> {
+    let query = event_log_start::table.find(ROW).select(event_log_start::position);
     Ok(on!(conn, |c| query.first(c).await)?)
+}
+
+/// Moves the beginning of the log to `position`, unless it is there or further; in the transaction that removes what
+/// stands before.
+pub(super) async fn move_start(conn: &mut Conn, position: i64) -> Result<()> {
+    use event_log_start as s;
+    let update =
+        diesel::update(s::table.find(ROW)).filter(s::position.lt(position)).set(s::position.eq(position));
+    on!(conn, |c| update.execute(c).await)?;
+    Ok(())
 }
 
 /// Up to `limit` events after `position`, in order.

@@ -6,6 +6,7 @@
 //! * A **fan-out** ([`fanout`]) is what a channel adds to a publish: the deliveries that it wants.
 //! * A **route** ([`route`]) is a rule, kept as data, that turns events into messages; channels read the routes.
 //! * The **registry** ([`registry`]) is the catalogue of event types, built in and the applications' own.
+//! * **Retention** ([`retention`]) removes events by their age; **erasing** removes all that is known of a subject.
 //! * The **bus** ([`bus`]) is the live end of the log, shared by all subscribers of this node.
 //!
 //! # The flow
@@ -17,6 +18,7 @@
 pub mod bus;
 pub mod catalogue;
 pub mod cursor;
+mod erase;
 pub mod fanout;
 pub mod log;
 pub mod model;
@@ -24,11 +26,13 @@ pub mod pattern;
 mod publish;
 pub mod registry;
 pub mod request;
+pub mod retention;
 pub mod route;
 pub mod rpc;
 mod service;
 mod store;
 
+pub use erase::{Erased, Traces};
 pub use fanout::{Fanout, Planned};
 pub use model::{Event, Fact};
 pub use publish::{PublishContext, PublishWrite, Published};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bus::Bus;
 use super::cursor::Cursor;
+use super::erase::Traces;
 use super::model::{self, Event, Fact};
 use super::pattern::{self, Pattern};
 use super::publish::{PublishWrite, Published};
@@ -53,6 +54,8 @@ pub struct EventService {
     pub registry: Arc<Registry>,
     /// The live end of the log.
     pub bus: Arc<Bus>,
+    /// What the channels have made of events.
+    pub traces: Arc<[Arc<dyn Traces>]>,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.

@@ -221,8 +221,7 @@ async fn start(source: &Source, cursor: Option<Cursor>) -> Result<(i64, Option<r
     if cursor.epoch != epoch || cursor.position > head || cursor.position < 0 {
         return Ok((head, Some(resync::Reason::CursorUnknown)));
     }
-    let oldest = log::oldest(&mut conn).await?.unwrap_or(head + 1);
-    if cursor.position + 1 < oldest {
+    if cursor.position < log::start(&mut conn).await? {
         return Ok((head, Some(resync::Reason::CursorExpired)));
     }
     Ok((cursor.position, None))

@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 25] = [
+const PLAIN: [Definition; 28] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -320,6 +320,27 @@ const PLAIN: [Definition; 25] = [
         default: "\"support@example.com\"",
         description: "Where a recipient can ask for help.",
         environment: &["SUPPORT_EMAIL"],
+    },
+    Definition {
+        key: "retention.deliveries_days",
+        kind: Type::Integer(0, 36_500),
+        default: "30",
+        description: "How many days webhook deliveries that have ended are kept, with their attempts; 0 means for ever.",
+        environment: &[],
+    },
+    Definition {
+        key: "retention.emails_days",
+        kind: Type::Integer(0, 36_500),
+        default: "90",
+        description: "How many days mails that have ended are kept, with their texts, files and attempts; 0 means for ever.",
+        environment: &[],
+    },
+    Definition {
+        key: "retention.events_days",
+        kind: Type::Integer(0, 36_500),
+        default: "30",
+        description: "How many days events are kept. One stays longer while a delivery of it has not ended or a mail that it caused is kept; 0 means for ever.",
+        environment: &[],
     },
     Definition {
         key: "webhook.hourly_limit",

@@ -7,7 +7,7 @@ use super::log::store::{self as log, Delivery, Version};
 use super::service::{RetryFilter, WebhookService};
 use super::store;
 use crate::clock::{Stopwatch, Timestamp};
-use crate::delivery::{Attempt, Outcome, State};
+use crate::delivery::{Attempt, Outcome, State, Table};
 use crate::error::{Error, Kind, Result};
 use crate::event::Fact;
 use crate::id::Kind as IdKind;
@@ -38,7 +38,8 @@ impl WebhookService {
     /// Puts a delivery that has ended back into the queue.
     ///
     /// # Errors
-    /// `NOT_FOUND`, or `FAILED_PRECONDITION` with the reason `NOT_RETRYABLE` when it has not ended.
+    /// `NOT_FOUND`, or `FAILED_PRECONDITION` with the reason `NOT_RETRYABLE` when it has not ended, or `EVENT_GONE` when
+    /// what it should deliver is no longer kept.
     pub async fn retry(&self, id: &str) -> Result<Delivery> {
         let (key, now) = (id.to_owned(), self.clock.now());
         let delivery = self
@@ -50,6 +51,12 @@ impl WebhookService {
                     let delivery = log::find(conn, &key).await?;
                     if count == 1 {
                         return Ok(delivery);
+                    }
+                    let state = State::of_word(&delivery.status, Table::WebhookDeliveries);
+                    if state.is_some_and(State::is_final) {
+                        let message = "the event is no longer kept: there is nothing to deliver";
+                        let error = Error::new(Kind::FailedPrecondition, "EVENT_GONE", message);
+                        return Err(error.with("event_id", delivery.event_id));
                     }
                     let message = format!("the delivery is {}: it has not ended", delivery.status);
                     let error = Error::new(Kind::FailedPrecondition, "NOT_RETRYABLE", message);

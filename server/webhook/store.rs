@@ -327,7 +327,7 @@ pub(super) async fn failed(
     Ok(on!(conn, |c| query!().load(c).await)?)
 }
 
-/// Puts deliveries in one of these states back into the queue; answers how many were.
+/// Puts deliveries in one of these states, whose events are kept, back into the queue; answers how many were.
 pub(super) async fn requeue(
     conn: &mut Conn,
     ids: &[String],
@@ -340,8 +340,9 @@ pub(super) async fn requeue(
     let sequences = order::store::of_deliveries(conn, ids).await?;
     macro_rules! update {
         ($ordered:ident, $due:expr) => {{
+            let kept = diesel::dsl::exists(events::table.filter(events::id.eq(d::event_id)));
             let rows = d::table.filter(d::id.eq_any(ids)).filter(d::status.eq_any(from.clone()));
-            let update = diesel::update(rows.filter(d::ordering_key.$ordered())).set((
+            let update = diesel::update(rows.filter(kept).filter(d::ordering_key.$ordered())).set((
                 d::status.eq(word(State::Pending)),
                 d::attempts_before.eq(d::attempts),
                 d::error_message.eq(None::<String>),

@@ -193,19 +193,23 @@ async fn insert_recipients(conn: &mut PostgresWriter, rows: &[NewMail]) -> Query
 
 async fn insert_files_postgres(conn: &mut PostgresWriter, rows: &[NewMail]) -> QueryResult<()> {
     use email_attachments as a;
+    let mut files: Vec<_> =
+        rows.iter().flat_map(|row| row.files.iter().map(move |file| (file, row.now))).collect();
+    // In one order everywhere: two nodes that keep the same files must not wait for each other.
+    files.sort_unstable_by(|((one, _), _), ((other, _), _)| one.cmp(other));
+    for ((id, content), now) in files {
+        let values =
+            (email_blobs::id.eq(id), email_blobs::content.eq(&content[..]), email_blobs::created_at.eq(now));
+        // One that is there is held until the commit, so that nobody removes it as unused meanwhile.
+        diesel::insert_into(email_blobs::table)
+            .values(values)
+            .on_conflict(email_blobs::id)
+            .do_update()
+            .set(email_blobs::created_at.eq(now))
+            .execute(conn)
+            .await?;
+    }
     for row in rows {
-        for (id, content) in &*row.files {
-            let values = (
-                email_blobs::id.eq(id),
-                email_blobs::content.eq(&content[..]),
-                email_blobs::created_at.eq(row.now),
-            );
-            diesel::insert_into(email_blobs::table)
-                .values(values)
-                .on_conflict_do_nothing()
-                .execute(conn)
-                .await?;
-        }
         for (number, file) in (0..).zip(&row.mail.attachments) {
             let values = (
                 a::email_id.eq(&row.mail.id),

@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::registry::{EventType, RegistryService, TypeChange};
 use super::service::{EventService, ListFilter, NewEvent, Requester};
 use crate::error::{Error, Result as ServerResult};
-use crate::event::Published;
+use crate::event::{Erased, Published};
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::Principal;
 use crate::rpc::convert::{from_timestamp, timestamp};
@@ -109,6 +109,15 @@ impl pb::event_service_server::EventService for EventRpc {
         let epoch = self.events.bus.epoch();
         let events = events.iter().map(|event| convert::event(event, epoch)).collect();
         Ok(Response::new(pb::ListEventsResponse { events, next_page_token }))
+    }
+
+    async fn erase_events(
+        &self,
+        request: Request<pb::EraseEventsRequest>,
+    ) -> Result<Response<pb::EraseEventsResponse>, Status> {
+        let pb::EraseEventsRequest { subject, validate_only } = request.into_inner();
+        let Erased { events, deliveries, emails } = self.events.erase(&subject, validate_only).await?;
+        Ok(Response::new(pb::EraseEventsResponse { events, webhook_deliveries: deliveries, emails }))
     }
 
     async fn create_event_type(

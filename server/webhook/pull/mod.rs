@@ -108,20 +108,20 @@ impl WebhookService {
         if let Some(cursor) = cursor {
             check_end(&mut conn, cursor).await?;
         }
+        // Before it, events may be gone that were wanted.
+        let start = log::start(&mut conn).await?;
         drop(conn);
 
-        let mut found = Found::after(cursor.map_or(place, |cursor| cursor.position), limit);
-        let (mut gap, mut seat, mut batch) = (false, None, limit.min(BATCH));
+        let from = cursor.map_or(place, |cursor| cursor.position);
+        let gap = from < start;
+        let mut found = Found::after(from.max(start), limit);
+        let (mut seat, mut batch) = (None, limit.min(BATCH));
         loop {
             let head = watcher.head();
             let read = watcher.after_at_most(found.position, batch).await?;
-            // Positions have no gaps: where one is, events are no longer kept.
+            // What is missing in between was erased.
             let before = read.first().map_or(head, |record| record.event.position - 1);
-            if before > found.position {
-                let oldest = log::oldest(&mut self.db.reader().await?).await?;
-                gap |= oldest.is_none_or(|oldest| found.position + 1 < oldest);
-                found.position = before;
-            }
+            found.position = found.position.max(before);
             let end = read.len() < batch;
             let enough = found.take(read, |event_type| wants(&wanted, event_type));
             if enough || end && (gap || !found.records.is_empty()) {

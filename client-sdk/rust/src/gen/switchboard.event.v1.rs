@@ -195,6 +195,29 @@ pub struct EventField {
     #[prost(bool, tag = "4")]
     pub required: bool,
 }
+/// What EraseEvents takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EraseEventsRequest {
+    /// The subject, as events have it, such as `user:42`. Required; the whole of it, no pattern.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// Counts what would be removed, and changes nothing.
+    #[prost(bool, tag = "2")]
+    pub validate_only: bool,
+}
+/// What EraseEvents answers: how much this call removed, or would remove.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EraseEventsResponse {
+    /// Events.
+    #[prost(int64, tag = "1")]
+    pub events: i64,
+    /// Webhook deliveries of these events, with their attempts.
+    #[prost(int64, tag = "2")]
+    pub webhook_deliveries: i64,
+    /// Mails that these events caused, with their texts, files, attempts and captured copies.
+    #[prost(int64, tag = "3")]
+    pub emails: i64,
+}
 /// What CreateEventType takes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateEventTypeRequest {
@@ -637,6 +660,36 @@ pub mod event_service_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("switchboard.event.v1.EventService", "ListEvents"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes what is known of a subject: its events, and every webhook delivery and mail that came of them, in whatever
+        /// state. Events published after the call began are left alone. The work is done in many short transactions; when the
+        /// call breaks off, the same call again does the rest. Requests and mails that are on their way at that moment may still
+        /// arrive. What receivers already have is theirs to erase.
+        pub async fn erase_events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EraseEventsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::EraseEventsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.event.v1.EventService/EraseEvents",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("switchboard.event.v1.EventService", "EraseEvents"),
                 );
             self.inner.unary(req, path, codec).await
         }

@@ -1,0 +1,2 @@
+DELETE FROM revisions WHERE name = 'erasures';
+DROP TABLE event_log_start;

@@ -1,0 +1,121 @@
+//! Removes what is kept for a limited time, on every node, as the settings say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{SharedClock, Timestamp};
+use crate::db::Db;
+use crate::db::partition::{Droppable, Kept};
+use crate::db::sweep::{Round, Sweep, Swept};
+use crate::delivery::Table;
+use crate::delivery::retention::{Ended, Orphans};
+use crate::error::Result;
+use crate::id::Kind;
+use crate::settings::SettingsService;
+use crate::{delivery, email, event};
+
+const INTERVAL: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What removes, and how far it is.
+pub(super) struct Retention {
+    pub db: Db,
+    pub clock: SharedClock,
+    pub settings: Arc<SettingsService>,
+    /// Asks for a round now.
+    pub wake: Arc<Notify>,
+    pub stop: CancellationToken,
+}
+
+/// How far each table was gone through.
+#[derive(Default)]
+struct Sweeps {
+    deliveries: Sweep,
+    emails: Sweep,
+    events: Sweep,
+    /// On PostgreSQL.
+    attempts: Sweep,
+    attempt_days: Kept,
+    event_days: Kept,
+}
+
+impl Retention {
+    /// Removes, until it is stopped.
+    pub(super) async fn run(self) {
+        let mut sweeps = Sweeps::default();
+        loop {
+            let more = self.round(&mut sweeps).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what is too old could not be removed; it is tried again");
+                false
+            });
+            if more && !self.stop.is_cancelled() {
+                continue;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// One round over everything; answers whether there is more to do now.
+    async fn round(&self, sweeps: &mut Sweeps) -> Result<bool> {
+        let mut more = false;
+        prepare(&self.db, self.clock.now()).await?;
+        if let Some(before) = self.before("retention.deliveries_days") {
+            let old = Ended::new(Table::WebhookDeliveries, Kind::WebhookDelivery, before);
+            let left = self.sweep(&mut sweeps.deliveries, "webhook deliveries", &old).await?;
+            more |= left;
+            if self.db.is_shared() && !left {
+                let orphans = Orphans::new(before);
+                self.drop_days(&mut sweeps.attempt_days, &orphans).await?;
+                more |= self.sweep(&mut sweeps.attempts, "attempts", &orphans).await?;
+            }
+        }
+        if let Some(before) = self.before("retention.emails_days") {
+            more |= self.sweep(&mut sweeps.emails, "mails", &email::retention::Old::new(before)).await?;
+        }
+        // The last: what was made from them may just have gone.
+        if let Some(before) = self.before("retention.events_days") {
+            let mut old = event::retention::Old::new(before);
+            if self.db.is_shared() {
+                old = event::retention::Old::of_days(before);
+                self.drop_days(&mut sweeps.event_days, &old).await?;
+            }
+            more |= self.sweep(&mut sweeps.events, "events", &old).await?;
+        }
+        Ok(more)
+    }
+
+    async fn sweep<W: Swept>(&self, sweep: &mut Sweep, name: &str, what: &W) -> Result<bool> {
+        let Round { removed, more } = sweep.round(&self.db, what, self.clock.now(), &self.stop).await?;
+        if removed > 0 {
+            tracing::info!(removed, "{name} were removed for their age");
+        }
+        Ok(more)
+    }
+
+    async fn drop_days<D: Droppable>(&self, kept: &mut Kept, what: &D) -> Result<()> {
+        let dropped = kept.drop_old(&self.db, what, self.clock.now()).await?;
+        if dropped > 0 {
+            tracing::info!(dropped, table = what.daily().table, "partitions were dropped for their age");
+        }
+        Ok(())
+    }
+
+    /// What is older than this may go; `None` when it is kept for ever.
+    fn before(&self, setting: &str) -> Option<Timestamp> {
+        let days = u32::try_from(self.settings.values().integer(setting)).ok().filter(|days| *days > 0)?;
+        Some(self.clock.now() - days * DAY)
+    }
+}
+
+/// Makes the partitions of the next days, where there are any.
+pub(super) async fn prepare(db: &Db, now: Timestamp) -> Result<()> {
+    event::retention::DAILY.prepare(db, now).await?;
+    delivery::retention::DAILY.prepare(db, now).await
+}

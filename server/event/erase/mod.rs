@@ -1,0 +1,164 @@
+//! Removes what is known of a subject: its events, and everything that every channel made of them.
+//!
+//! It works in short transactions, deliveries before their events: when it breaks off in the middle, the events that are
+//! left still lead to what is left, and the same call again does the rest.  What was published after the call had begun
+//! is left alone.
+//!
+//! An event that is gone leaves a hole in the log.  Subscribers pass over it as over an event that they did not ask for.
+
+mod store;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::log;
+use super::model;
+use super::service::EventService;
+use crate::clock::Stopwatch;
+use crate::db::{Conn, Db, revision};
+use crate::delivery::Table;
+use crate::error::{Error, Result, Violations};
+
+/// How many events are looked at, and how many deliveries removed, in one transaction.
+const BATCH: i64 = 200;
+/// How long to wait for the events of other nodes to be known here.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a channel has made of events.
+pub trait Traces: Send + Sync + 'static {
+    /// Where its deliveries are.
+    fn table(&self) -> Table;
+
+    /// How many deliveries these events have.
+    fn count<'a>(&'a self, conn: &'a mut Conn, event_ids: &'a [String]) -> BoxFuture<'a, Result<i64>>;
+
+    /// Removes up to `limit` deliveries of these events, whatever their state, with all that belongs to them; answers how
+    /// many.
+    fn erase<'a>(
+        &'a self,
+        conn: &'a mut Conn,
+        event_ids: &'a [String],
+        limit: i64,
+    ) -> BoxFuture<'a, Result<i64>>;
+}
+
+/// How much was removed, or would be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// Events.
+    pub events: i64,
+    /// Their webhook deliveries.
+    pub deliveries: i64,
+    /// The mails that they caused.
+    pub emails: i64,
+}
+
+impl Erased {
+    fn add(&mut self, table: Table, count: i64) {
+        match table {
+            Table::WebhookDeliveries => self.deliveries += count,
+            Table::EmailQueue => self.emails += count,
+        }
+    }
+}
+
+impl EventService {
+    /// Removes the events of a subject with everything that was made from them.  With `validate_only` it counts them and
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` without a subject; `UNAVAILABLE` when it broke off, and the same call does the rest.
+    pub async fn erase(&self, subject: &str, validate_only: bool) -> Result<Erased> {
+        let mut violations = Violations::default();
+        violations.require(!subject.is_empty(), "subject", "is required");
+        model::check_text(&mut violations, "subject", subject);
+        violations.finish()?;
+        let (_, last) = log::head(&mut self.db.reader().await?).await?;
+        if validate_only {
+            return self.count(subject, last).await;
+        }
+        // What is put in memory after the commit that made it must not come there after it was forgotten.
+        if tokio::time::timeout(PATIENCE, self.bus.reached(last)).await.is_err() {
+            return Err(Error::unavailable("this node is far behind the log", format!("before {last}")));
+        }
+        let mut erased = Erased::default();
+        loop {
+            let stopwatch = Stopwatch::start();
+            let (part, more) = erase_some(&self.db, &self.traces, subject.to_owned(), last).await?;
+            erased.events += part.events;
+            erased.deliveries += part.deliveries;
+            erased.emails += part.emails;
+            if !more {
+                break;
+            }
+            // Publishes have their turn.
+            tokio::time::sleep(stopwatch.elapsed()).await;
+        }
+        // Also when nothing was found: an earlier call may have broken off before this.
+        self.bus.forget();
+        revision::change(&self.db, revision::ERASURES, |_| Box::pin(async { Ok(()) })).await?;
+        Ok(erased)
+    }
+
+    async fn count(&self, subject: &str, last: i64) -> Result<Erased> {
+        let mut conn = self.db.reader().await?;
+        let (mut counted, mut after) = (Erased::default(), 0);
+        loop {
+            let events = store::of_subject(&mut conn, subject, after, last, BATCH).await?;
+            let Some((position, _)) = events.last() else { return Ok(counted) };
+            after = *position;
+            counted.events += events.len() as i64;
+            let ids: Vec<String> = events.into_iter().map(|(_, id)| id).collect();
+            for traces in &*self.traces {
+                counted.add(traces.table(), traces.count(&mut conn, &ids).await?);
+            }
+        }
+    }
+}
+
+/// Removes the first events of a subject up to the position `last`, or some of what was made from them; answers whether
+/// there may be more.
+async fn erase_some(
+    db: &Db,
+    traces: &Arc<[Arc<dyn Traces>]>,
+    subject: String,
+    last: i64,
+) -> Result<(Erased, bool)> {
+    let traces = Arc::clone(traces);
+    db.transaction(move |conn| {
+        Box::pin(async move {
+            store::overwrite(conn, true).await?;
+            let done = erase_in(conn, &traces, &subject, last).await;
+            store::overwrite(conn, false).await?;
+            done
+        })
+    })
+    .await
+}
+
+async fn erase_in(
+    conn: &mut Conn,
+    traces: &[Arc<dyn Traces>],
+    subject: &str,
+    last: i64,
+) -> Result<(Erased, bool)> {
+    let mut erased = Erased::default();
+    let events = store::of_subject(conn, subject, 0, last, BATCH).await?;
+    let ids: Vec<String> = events.into_iter().map(|(_, id)| id).collect();
+    if ids.is_empty() {
+        return Ok((erased, false));
+    }
+    let mut left = BATCH;
+    for traces in traces {
+        let count = traces.erase(conn, &ids, left).await?;
+        erased.add(traces.table(), count);
+        left -= count;
+        if left <= 0 {
+            return Ok((erased, true));
+        }
+    }
+    erased.events = store::remove(conn, &ids).await?;
+    Ok((erased, true))
+}

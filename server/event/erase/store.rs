@@ -1,0 +1,46 @@
+//! The queries of erasing.
+
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use crate::db::schema::events;
+use crate::db::{Conn, execute};
+use crate::error::Result;
+use crate::on;
+
+/// Up to `limit` events of a subject after one position and up to another, in their order: positions and ids.
+pub(super) async fn of_subject(
+    conn: &mut Conn,
+    subject: &str,
+    after: i64,
+    last: i64,
+    limit: i64,
+) -> Result<Vec<(i64, String)>> {
+    let query = events::table
+        .filter(events::subject.eq(subject))
+        // In the words of the index, which the databases use only for this very condition.
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("subject <> ''"))
+        .filter(events::position.gt(after))
+        .filter(events::position.le(last))
+        .order(events::position)
+        .limit(limit)
+        .select((events::position, events::id));
+    Ok(on!(conn, |c| query.load(c).await)?)
+}
+
+/// Removes events; answers how many there were.
+pub(super) async fn remove(conn: &mut Conn, ids: &[String]) -> Result<i64> {
+    let delete = diesel::delete(events::table.filter(events::id.eq_any(ids)));
+    Ok(on!(conn, |c| delete.execute(c).await)? as i64)
+}
+
+/// Whether the embedded database overwrites what is removed from now on, so that nothing of it stays in its free pages.
+/// PostgreSQL does not until it uses the place again.
+pub(super) async fn overwrite(conn: &mut Conn, on: bool) -> Result<()> {
+    match conn {
+        Conn::Sqlite(_) => {
+            execute(conn, if on { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" }).await
+        }
+        Conn::Postgres(_) => Ok(()),
+    }
+}
