@@ -76,9 +76,7 @@ impl Client {
         });
         let connections = self.0.connections();
         let response = tokio::select! {
-            response = watched(connections.request(request)) => {
-                response.map_err(|(error, tls)| Failure::of_request(&error, tls))?
-            }
+            response = watched(connections.request(request)) => response?,
             () = too_many.notified() => {
                 let text = format!("more than {INTERIM_LIMIT} interim answers");
                 return Err(Failure::Protocol(text));

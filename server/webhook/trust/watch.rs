@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -14,31 +15,67 @@ use http::{Extensions, Uri};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Error;
 use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::sync::Notify;
 use tower::Service;
 
+use super::super::failure::Failure;
 use super::explain::explain;
+
+/// How long a request may take to learn that its connection broke.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Why a connection broke, once it has, in words for people.
 #[derive(Clone, Default)]
-struct Broken(Arc<OnceLock<String>>);
+struct Broken(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    why: OnceLock<String>,
+    told: Notify,
+}
+
+impl Broken {
+    fn tell(&self, why: String) {
+        // The first one is why.
+        let _ = self.0.why.set(why);
+        self.0.told.notify_one();
+    }
+
+    fn why(&self) -> Option<String> {
+        self.0.why.get().cloned()
+    }
+
+    /// Answers why it broke, some time after it has.
+    async fn wait(&self) -> Option<String> {
+        self.0.told.notified().await;
+        tokio::time::sleep(GRACE).await;
+        self.why()
+    }
+}
 
 tokio::task_local! {
     /// That of the connection that the request under way makes, if it makes one.
     static OF_REQUEST: Broken;
 }
 
-/// Makes a request; with its error comes why its connection broke, if TLS is why.
+/// Makes a request, and says why its connection broke where TLS is why.
+///
+/// # Errors
+/// [`Failure`], when there is no head of an answer.
 pub(in crate::webhook) async fn watched<T>(
     request: impl Future<Output = Result<T, Error>>,
-) -> Result<T, (Error, Option<String>)> {
+) -> Result<T, Failure> {
     let broken = Broken::default();
-    let made = OF_REQUEST.scope(broken.clone(), request).await;
+    let made = tokio::select! {
+        made = OF_REQUEST.scope(broken.clone(), request) => made,
+        // A request that begins in the moment in which its HTTP/2 connection breaks may never be told.
+        Some(why) = broken.wait() => return Err(Failure::Tls(why)),
+    };
     made.map_err(|error| {
         let mut extras = Extensions::new();
         // There are none where the connection broke before it was ready for a request.
         error.connect_info().inspect(|info| info.get_extras(&mut extras));
-        let why = extras.get::<Broken>().unwrap_or(&broken).0.get().cloned();
-        (error, why)
+        Failure::of_request(&error, extras.get::<Broken>().unwrap_or(&broken).why())
     })
 }
 
@@ -89,8 +126,7 @@ impl<S: Read + Unpin> Read for Watched<S> {
         if let Poll::Ready(Err(error)) = &read
             && let Some(words) = explain(error)
         {
-            // The first one is why.
-            let _ = self.broken.0.set(words);
+            self.broken.tell(words);
         }
         read
     }
