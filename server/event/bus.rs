@@ -309,7 +309,7 @@ mod tests {
         );
         assert_eq!(after(&ring, 18), Some(vec![19]));
         assert_eq!(after(&ring, 19), Some(Vec::new()));
-        for position in 20..=RING_EVENTS as i64 + 17 {
+        for position in 20..=RING_EVENTS as i64 + 18 {
             ring.push(record(position));
         }
         assert_eq!(after(&ring, 13), None, "it has forgotten 15");

@@ -1,6 +1,8 @@
 //! The queries that remove deliveries.
 
-use diesel::dsl::{count_star, exists, not};
+use std::collections::HashSet;
+
+use diesel::dsl::count_star;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -73,14 +75,21 @@ pub(super) async fn attempted(
     use {delivery_attempts as a, webhook_deliveries as d};
     // Those of mails come before.
     let after = if after.is_empty() { id::Kind::WebhookDelivery.prefix() } else { after };
-    let there = exists(d::table.filter(d::id.eq(a::delivery_id)));
     let query = a::table
         .filter(a::delivery_id.gt(after))
         .filter(a::delivery_id.lt(before))
         .order(a::delivery_id)
         .limit(limit)
-        .select((a::delivery_id, not(there)));
-    Ok(on!(conn, |c| query.load(c).await)?)
+        .select(a::delivery_id);
+    let ids: Vec<String> = on!(conn, |c| query.load(c).await)?;
+    // Asked by their ids: together with the first, PostgreSQL would read all deliveries.
+    let there = d::table.filter(d::id.eq_any(&ids)).select(d::id);
+    let there: HashSet<String> = on!(conn, |c| there.load::<String>(c).await)?.into_iter().collect();
+    let with_answer = |id: String| {
+        let gone = !there.contains(&id);
+        (id, gone)
+    };
+    Ok(ids.into_iter().map(with_answer).collect())
 }
 
 /// Removes the attempts of these deliveries.

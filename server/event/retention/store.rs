@@ -1,6 +1,10 @@
 //! The queries that remove old events.
+//!
+//! Whether something needs an event is asked by the ids of a few events, never in the query that finds them: PostgreSQL
+//! would read all deliveries to answer that.
 
-use diesel::dsl::{exists, not};
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -15,16 +19,17 @@ fn ended() -> Vec<&'static str> {
     ended.map(|state| state.word(Table::WebhookDeliveries)).collect()
 }
 
-/// Whether anything needs an event.
-macro_rules! needed {
-    () => {
-        exists(
-            webhook_deliveries::table
-                .filter(webhook_deliveries::event_id.eq(events::id))
-                .filter(webhook_deliveries::status.ne_all(ended())),
-        )
-        .or(exists(email_queue::table.filter(email_queue::event_id.eq(events::id.nullable()))))
-    };
+/// Those of these events that something needs.
+async fn needed(conn: &mut Conn, ids: &[String]) -> Result<HashSet<String>> {
+    use {email_queue as e, webhook_deliveries as d};
+    let unfinished =
+        d::table.filter(d::event_id.eq_any(ids)).filter(d::status.ne_all(ended())).select(d::event_id);
+    let mut needed: HashSet<String> =
+        on!(conn, |c| unfinished.load::<String>(c).await)?.into_iter().collect();
+    let mailed = e::table.filter(e::event_id.eq_any(ids)).select(e::event_id);
+    let mailed: Vec<Option<String>> = on!(conn, |c| mailed.load(c).await)?;
+    needed.extend(mailed.into_iter().flatten());
+    Ok(needed)
 }
 
 /// Up to `limit` events between two ids, in their order: each with whether it may go.
@@ -39,16 +44,21 @@ pub(super) async fn old(
         .filter(events::id.lt(before))
         .order(events::id)
         .limit(limit)
-        .select((events::id, not(needed!())));
-    Ok(on!(conn, |c| query.load(c).await)?)
+        .select(events::id);
+    let ids: Vec<String> = on!(conn, |c| query.load(c).await)?;
+    let needed = needed(conn, &ids).await?;
+    let with_answer = |id: String| {
+        let may_go = !needed.contains(&id);
+        (id, may_go)
+    };
+    Ok(ids.into_iter().map(with_answer).collect())
 }
 
 /// Removes those of these events that nothing needs; answers their positions.
 pub(super) async fn remove(conn: &mut Conn, ids: &[String]) -> Result<Vec<i64>> {
-    let delete = diesel::delete(events::table)
-        .filter(events::id.eq_any(ids))
-        .filter(not(needed!()))
-        .returning(events::position);
+    let needed = needed(conn, ids).await?;
+    let ids: Vec<&String> = ids.iter().filter(|id| !needed.contains(*id)).collect();
+    let delete = diesel::delete(events::table.filter(events::id.eq_any(ids))).returning(events::position);
     Ok(on!(conn, |c| delete.get_results(c).await)?)
 }
 
@@ -60,11 +70,11 @@ pub(super) async fn any_needed(conn: &mut Conn, from: &str, to: &str) -> Result<
         .filter(d::event_id.lt(to))
         .filter(d::status.ne_all(ended()))
         .select(d::id);
-    let mailed = e::table.filter(e::event_id.ge(from)).filter(e::event_id.lt(to)).select(e::id);
     let first: Option<String> = on!(conn, |c| unfinished.first(c).await.optional())?;
     if first.is_some() {
         return Ok(true);
     }
+    let mailed = e::table.filter(e::event_id.ge(from)).filter(e::event_id.lt(to)).select(e::id);
     let first: Option<String> = on!(conn, |c| mailed.first(c).await.optional())?;
     Ok(first.is_some())
 }
