@@ -15,7 +15,7 @@ use crate::delivery::retention::{Ended, Orphans};
 use crate::error::Result;
 use crate::id::Kind;
 use crate::settings::SettingsService;
-use crate::{delivery, email, event};
+use crate::{delivery, email, event, webhook};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,6 +70,9 @@ impl Retention {
             let old = Ended::new(Table::WebhookDeliveries, Kind::WebhookDelivery, before);
             let left = self.sweep(&mut sweeps.deliveries, "webhook deliveries", &old).await?;
             more |= left;
+            if !left {
+                webhook::log::forget_versions(&self.db, before).await?;
+            }
             if self.db.is_shared() && !left {
                 let orphans = Orphans::new(before);
                 self.drop_days(&mut sweeps.attempt_days, &orphans).await?;

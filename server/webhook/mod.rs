@@ -25,7 +25,7 @@ mod failure;
 pub mod fanout;
 pub mod guard;
 pub mod keys;
-mod log;
+pub mod log;
 mod message;
 pub mod mode;
 pub mod model;

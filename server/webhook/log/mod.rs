@@ -13,6 +13,8 @@ use super::client::Answer;
 use super::failure::Failure;
 use super::message::{self, DELIVERY, SIGNATURE, STANDARD_ID, STANDARD_SIGNATURE, STANDARD_TIMESTAMP};
 use super::service::WebhookService;
+use crate::clock::Timestamp;
+use crate::db::Db;
 use crate::delivery::store::{AttemptRow, attempts};
 use crate::error::Result;
 use crate::event::Fact;
@@ -169,6 +171,14 @@ impl Exchange {
     pub(super) fn version_of(details: Option<&str>) -> Option<i64> {
         Details::read(details).map(|details| details.version)
     }
+}
+
+/// Forgets what endpoints were like when the requests were made that are older than this.
+///
+/// # Errors
+/// When the database refuses it.
+pub async fn forget_versions(db: &Db, before: Timestamp) -> Result<()> {
+    db.transaction(move |conn| Box::pin(async move { store::forget_versions(conn, before).await })).await
 }
 
 impl WebhookService {

@@ -8,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::db::schema::{webhook_deliveries, webhook_versions};
 use crate::db::types::StringList;
+use crate::db::types::sql::Instant;
 use crate::delivery::{State, Table};
 use crate::error::{Error, Result};
 use crate::on;
@@ -121,6 +122,28 @@ impl Version {
 pub(in crate::webhook) async fn keep_version(conn: &mut Conn, webhook: &Webhook) -> Result<()> {
     let insert = diesel::insert_into(webhook_versions::table).values(Version::of(webhook));
     on!(conn, |c| insert.execute(c).await)?;
+    Ok(())
+}
+
+/// Forgets what endpoints were like that were changed before this time: what was sent by it is forgotten too.
+pub(in crate::webhook) async fn forget_versions(conn: &mut Conn, before: Timestamp) -> Result<()> {
+    let sql = |b1: &str| {
+        format!(
+            "DELETE FROM webhook_versions WHERE EXISTS (
+                 SELECT 1 FROM webhook_versions newer
+                 WHERE newer.webhook_id = webhook_versions.webhook_id AND newer.version > webhook_versions.version
+                   AND newer.created_at < {b1})"
+        )
+    };
+    macro_rules! run {
+        ($c:expr, $b1:literal) => {
+            diesel::sql_query(sql($b1)).bind::<Instant, _>(before).execute(&mut ***$c).await?
+        };
+    }
+    match conn {
+        Conn::Postgres(c) => run!(c, "$1"),
+        Conn::Sqlite(c) => run!(c, "?"),
+    };
     Ok(())
 }
 
