@@ -28,6 +28,7 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod webhook_health;
 mod webhook_requests;
 mod webhook_secrets;
 mod webhooks;

@@ -41,6 +41,7 @@ use crate::rpc::methods::Methods;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
+use crate::webhook::health::Keeper;
 use crate::webhook::keys::{self, PublishedKeys};
 use crate::webhook::stats::Tally;
 use crate::webhook::{
@@ -115,6 +116,7 @@ pub struct Wired {
     defaults: Arc<Defaults>,
     sender: Arc<Sender>,
     tally: Arc<Tally>,
+    keeper: Arc<Keeper>,
 }
 
 impl Wired {
@@ -205,6 +207,16 @@ impl Wired {
         writer.start(&stops.writers, &stops.writer);
         webhook_engine.start().await?;
         email_engine.start().await?;
+        let keeper = Arc::new(Keeper {
+            db: db.clone(),
+            directory: Arc::clone(&directory),
+            defaults: Arc::clone(&defaults),
+            engine: webhook_engine.clone(),
+            publishes: publishes.clone(),
+            ids: Arc::clone(ids),
+            clock: machine.clock.clone(),
+            metrics: Arc::clone(&metrics),
+        });
         let wired = Self {
             node,
             api_keys: ground.api_keys(),
@@ -228,6 +240,7 @@ impl Wired {
             defaults,
             sender,
             tally,
+            keeper,
             ground,
         };
         wired.follow(stops);
@@ -247,6 +260,7 @@ impl Wired {
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
+        stops.tasks.spawn(Arc::clone(&self.keeper).run(stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
             webhooks: self.webhook_engine.clone(),
@@ -426,6 +440,9 @@ impl Wired {
         if let Err(error) = self.tally.flush(&self.ground.db).await {
             tracing::warn!(%error, "the last statistics of webhooks are lost");
         }
+        if let Err(error) = self.keeper.flush().await {
+            tracing::warn!(%error, "the last that was noted of the health of webhooks is lost");
+        }
         let gave = async {
             self.webhook_engine.release().await?;
             self.email_engine.release().await?;
@@ -454,6 +471,9 @@ async fn seed(ground: &Ground) -> Result<()> {
                 if crate::db::revision::mark(conn, "seeded").await? {
                     recipient::seed(conn, now).await?;
                     route::seed(conn, &ids, now).await?;
+                }
+                if crate::db::revision::mark(conn, "seeded_webhook_health").await? {
+                    route::seed_webhook_health(conn, &ids, now).await?;
                 }
                 Ok(())
             })

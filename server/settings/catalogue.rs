@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 22] = [
+const PLAIN: [Definition; 24] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -320,6 +320,20 @@ const PLAIN: [Definition; 22] = [
         default: "\"support@example.com\"",
         description: "Where a recipient can ask for help.",
         environment: &["SUPPORT_EMAIL"],
+    },
+    Definition {
+        key: "webhook.disable_after_days",
+        kind: Type::Integer(0, 365),
+        default: "5",
+        description: "For how many days an endpoint is seen failing only before it is disabled and webhook.disabled is published; 0 means never.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.failing_after_hours",
+        kind: Type::Integer(0, 8_760),
+        default: "1",
+        description: "For how many hours an endpoint has only failed when webhook.failing is published; 0 means never.",
+        environment: &[],
     },
     Definition {
         key: "webhook.hourly_limit",

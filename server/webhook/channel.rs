@@ -13,6 +13,8 @@ use super::client::{Answer, Client};
 use super::directory::{Directory, Endpoint};
 use super::failure::Failure;
 use super::guard::{Guard, Lookup};
+use super::health;
+use super::health::breaker::{FIRST_WAIT, Leave};
 use super::policy::{Defaults, Ready, hold};
 use super::stats::Tally;
 use super::store;
@@ -82,6 +84,14 @@ impl WebhookChannel {
         let own = self.directory.find(lane)?.rate_limit;
         self.sender.defaults.limit(lane, own)
     }
+
+    /// Whether requests to an endpoint may go out.  What waits for an inactive one is withdrawn, which asks nobody.
+    fn leave(&self, lane: &str, now: Timestamp) -> Leave {
+        match self.directory.find(lane) {
+            Some(endpoint) if endpoint.active => endpoint.pulse.ask(now),
+            _ => Leave::Free,
+        }
+    }
 }
 
 impl Channel for WebhookChannel {
@@ -101,10 +111,15 @@ impl Channel for WebhookChannel {
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.directory.find(&job.lane) {
             Some(endpoint) if endpoint.active => {
+                if let Leave::Wait(until) = endpoint.pulse.start(self.sender.clock.now()) {
+                    return failed(Outcome::Held { until }, health::hold(until).why);
+                }
                 let stopwatch = Stopwatch::start();
                 let attempt = self.sender.send(&endpoint, &job.id, &job.payload).await;
                 let succeeded = attempt.outcome == Outcome::Succeeded;
-                self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), self.sender.clock.now());
+                let now = self.sender.clock.now();
+                self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), now);
+                self.directory.chart.note(&endpoint.pulse, &attempt, now);
                 attempt
             }
             Some(_) => failed(Outcome::Withdrawn, "the endpoint is not active".into()),
@@ -121,12 +136,18 @@ impl Channel for WebhookChannel {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Room>> {
         async move {
+            let (wanted, held) = match self.leave(lane, now) {
+                Leave::Free => (wanted, None),
+                Leave::Wait(until) => return Ok(Room { granted: 0, hold: Some(health::hold(until)) }),
+                // The others wait for what comes of it.
+                Leave::Probe => (wanted.min(1), Some(health::hold(now + FIRST_WAIT))),
+            };
             let Some(limit) = self.limit(lane) else {
-                return Ok(Room { granted: wanted, hold: None });
+                return Ok(Room { granted: wanted, hold: held });
             };
             let usage = limits::usage_of(conn, &limit, now).await?;
             let granted = usize::try_from(usage.left(limit.most)).unwrap_or(usize::MAX).min(wanted);
-            Ok(Room { granted, hold: (granted < wanted).then(|| hold(&limit, usage)) })
+            Ok(Room { granted, hold: if granted < wanted { Some(hold(&limit, usage)) } else { held } })
         }
         .boxed()
     }

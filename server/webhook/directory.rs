@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{HeaderMap, Uri};
 
+use super::health::{Chart, Pulse};
 use super::model::Webhook;
 use super::policy::{RateLimit, Ready, TIMEOUT};
 use super::rotation::{self, FormerSecret, former_place};
@@ -42,6 +43,8 @@ pub struct Endpoint {
     pub policy: Option<Ready>,
     /// How many requests go to it, if it has a limit of its own.
     pub rate_limit: Option<RateLimit>,
+    /// How it fares, as this node sees it; the same over all revisions.
+    pub pulse: Arc<Pulse>,
     patterns: Vec<Pattern>,
 }
 
@@ -55,6 +58,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// All of them, oldest first.
+    pub fn all(&self) -> &[Arc<Endpoint>] {
+        &self.by_age
+    }
+
     /// The active endpoints that want events of this type.
     pub fn wanting(&self, event_type: &str) -> Arc<[Arc<Endpoint>]> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,6 +82,8 @@ impl Endpoints {
 
 /// The endpoints, always the newest that this node knows.
 pub struct Directory {
+    /// What this node has to do about them.
+    pub chart: Chart,
     current: ArcSwap<Endpoints>,
     reading: tokio::sync::Mutex<()>,
     sealer: Sealer,
@@ -82,7 +92,8 @@ pub struct Directory {
 impl Directory {
     /// An empty directory.
     pub fn new(sealer: Sealer) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::default(), reading: tokio::sync::Mutex::default(), sealer })
+        let (chart, current, reading) = (Chart::default(), ArcSwap::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { chart, current, reading, sealer })
     }
 
     /// The revision that it was read at.
@@ -141,8 +152,11 @@ impl Directory {
             tracing::error!(webhook = webhook.id, "the endpoint's secret or URL is unusable");
             return None;
         };
+        let id: Arc<str> = webhook.id.as_str().into();
+        let pulse = self.pulse(webhook, &id, &uri);
         Some(Arc::new(Endpoint {
-            id: webhook.id.as_str().into(),
+            id,
+            pulse,
             active: webhook.active,
             uri,
             headers: webhook.header_map(),
@@ -152,6 +166,17 @@ impl Directory {
             rate_limit: webhook.options.rate_limit,
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))
+    }
+
+    /// What is known of how an endpoint fares outlives its changes, but for those that make it another.
+    fn pulse(&self, webhook: &Webhook, id: &Arc<str>, uri: &Uri) -> Arc<Pulse> {
+        let Some(before) = self.find(id) else {
+            return Pulse::new(Arc::clone(id));
+        };
+        if before.uri != *uri || (webhook.active && !before.active) {
+            before.pulse.forgive();
+        }
+        Arc::clone(&before.pulse)
     }
 }
 

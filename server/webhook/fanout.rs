@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::channel::WebhookChannel;
 use super::directory::Directory;
+use super::health::notice::is_about;
 use super::policy::Defaults;
 use super::store::{self, NewDelivery};
 use crate::clock::Timestamp;
@@ -93,8 +94,12 @@ impl Fanout for WebhookFanout {
         let (mut rows, mut jobs, mut wishes) = (Vec::new(), Vec::new(), BTreeMap::<Arc<str>, Wish>::new());
         for Event { fact, .. } in events {
             for endpoint in &*endpoints.wanting(&fact.event_type) {
+                if is_about(fact, &endpoint.id) {
+                    continue;
+                }
                 let id = self.ids.next(Kind::WebhookDelivery);
-                let slot = self.engine.reserve(&endpoint.id);
+                // What a dead host would get waits in the database, of which the poller takes a probe now and then.
+                let slot = if endpoint.pulse.is_open() { None } else { self.engine.reserve(&endpoint.id) };
                 rows.push(NewDelivery {
                     id: id.clone(),
                     webhook_id: Arc::clone(&endpoint.id),

@@ -8,6 +8,7 @@
 //!   [`policy`] says whether and when there is another.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * A [`replay`] sends once more what has ended, and tests an endpoint.
+//! * The **health** ([`health`]) of an endpoint decides whether it is probed, told of or disabled.
 //! * The **statistics** ([`stats`]) count requests without reading the log.
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
 //!   where it is connected to.
@@ -18,6 +19,7 @@ pub mod directory;
 mod failure;
 pub mod fanout;
 pub mod guard;
+pub mod health;
 pub mod keys;
 pub mod model;
 pub mod policy;

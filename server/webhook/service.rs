@@ -10,6 +10,7 @@ use super::channel::Sender;
 use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
+use super::health::{self, Record};
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RateLimit, RetryPolicy};
 use super::secret::{self, Signing};
@@ -108,6 +109,8 @@ impl WebhookService {
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
+            disabled_reason: String::new(),
+            health: Record::default(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -173,6 +176,7 @@ impl WebhookService {
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
         let (now, rules) = (self.clock.now(), self.rules.clone());
         let limits = change.rate_limit.is_some();
+        let anew = change.url.is_some() || change.active.is_some();
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
@@ -184,7 +188,11 @@ impl WebhookService {
                     webhook.url = change.url.map_or(webhook.url, |url| normal_url(&url));
                     webhook.event_types = change.event_types.unwrap_or(webhook.event_types);
                     webhook.description = change.description.unwrap_or(webhook.description);
+                    let was_active = webhook.active;
                     webhook.active = change.active.unwrap_or(webhook.active);
+                    if webhook.active && !was_active {
+                        health::revive(conn, &mut webhook).await?;
+                    }
                     webhook.headers = change.headers.unwrap_or(webhook.headers);
                     let options = &mut webhook.options;
                     options.timeout = change.timeout.unwrap_or(options.timeout);
@@ -201,6 +209,9 @@ impl WebhookService {
         if limits {
             // What waits for the old limit may go out under the new one.
             self.engine.unblock().await?;
+        } else if anew {
+            // What waits for a dead host may be taken where the endpoint leads now.
+            self.engine.unblock_lane(&webhook.id).await?;
         }
         Ok(webhook)
     }
