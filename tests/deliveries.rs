@@ -378,7 +378,7 @@ on_both! {
     async fn deliveries_are_listed_by_page_and_filter(server: Server) {
         let receiver = Receiver::start().await;
         receiver.respond_with("/ill", Behaviour::Status(500));
-        receiver.respond_with("/gone", Behaviour::Status(410));
+        receiver.respond_with("/gone", Behaviour::Status(404));
         let (well, _) = server.webhook(&receiver.url("/well"), &["*"]).await;
         let (ill, _) = server.webhook(&receiver.url("/ill"), &["*"]).await;
         let (gone, _) = server.webhook(&receiver.url("/gone"), &["b"]).await;

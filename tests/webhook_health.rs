@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use prost_types::FieldMask;
 use serde_json::{Value, json};
+use switchboard::config::Config;
 use switchboard::db::{Db, execute};
 use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::email::v1::ListEmailsRequest;
 use switchboard_client::event::v1::{Event, ListEventsRequest, ListRoutesRequest};
 use switchboard_client::webhook::v1::{
-    CreateWebhookRequest, GetWebhookRequest, UpdateWebhookRequest, Webhook, WebhookRetryPolicy,
+    CreateWebhookRequest, GetWebhookRequest, UpdateWebhookRequest, Webhook, WebhookDelivery,
+    WebhookRetryPolicy,
 };
 
 use crate::deliveries::{all_to, now, publish_many, until, webhook_ids};
@@ -308,20 +310,28 @@ on_both! {
         assert_eq!((well.failures, well.probing), (0, false));
     }
 
-    async fn another_url_is_not_blamed_for_a_dead_host(server: Server) {
+    async fn another_url_is_not_blamed_for_a_dead_host(server: Server = |config: &mut Config| config.webhooks.concurrency = 1) {
         let receiver = Receiver::start().await;
         receiver.respond_with("/", Behaviour::Status(503));
         let webhook = endpoint(&server, receiver.url("/"), &[]).await;
         publish(&server, 9).await;
         failures(&server, &webhook.id, 9).await;
         server.advance(Duration::from_secs(6));
-        publish(&server, 1).await;
-        when(&server, &webhook.id, "it is probed", |webhook| webhook.health.as_ref().unwrap().probing).await;
+        // The first of these fails, and the others are in hand already.
         publish(&server, 5).await;
+        when(&server, &webhook.id, "it is probed", |webhook| webhook.health.as_ref().unwrap().probing).await;
+        eventually("the others are held", async || {
+            let all = all_to(&server, &webhook.id).await;
+            let held = |one: &&WebhookDelivery| one.state() == DeliveryState::Held && one.attempts == 0;
+            (all.iter().filter(held).count() == 4).then_some(())
+        })
+        .await;
+        assert_eq!(receiver.received().len(), 10);
         let moved = Webhook { id: webhook.id.clone(), url: receiver.url("/new"), ..Default::default() };
         let request = UpdateWebhookRequest { webhook: Some(moved), update_mask: None };
         server.client.webhooks().update_webhook(request).await.unwrap();
-        receiver.wait_for_on("/new", 5, SOON).await;
+        receiver.wait_for_on("/new", 4, SOON).await;
+        when(&server, &webhook.id, "it is well", |webhook| webhook.health.as_ref().unwrap().failures == 0).await;
     }
 }
 
@@ -354,7 +364,10 @@ async fn several_nodes_know_together_and_announce_once() {
     // Both have written everything once they have stopped.
     other.stop().await;
     let one = one.restart().await;
-    assert_eq!((events(&one, "webhook.failing").await.len(), events(&one, "webhook.disabled").await.len()), (1, 1));
+    assert_eq!(
+        (events(&one, "webhook.failing").await.len(), events(&one, "webhook.disabled").await.len()),
+        (1, 1)
+    );
     publish(&one, 1).await;
     assert_eq!(all_to(&one, &webhook.id).await.len(), 15);
 }

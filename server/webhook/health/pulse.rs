@@ -87,13 +87,9 @@ impl Pulse {
         if self.is_troubled() { self.lock().breaker.start(now) } else { Leave::Free }
     }
 
-    /// Begins anew: somebody changed where it leads, or switched it on again.
+    /// Lets requests go out again: somebody changed where they lead, or switched the endpoint on.
     pub fn forgive(&self) {
-        self.change(|state| {
-            state.breaker = Breaker::default();
-            state.noted = Noted::default();
-            state.failing = false;
-        });
+        self.change(|state| state.breaker = Breaker::default());
     }
 
     /// Whether it fails, as the database has it.
