@@ -44,6 +44,7 @@ pub struct Metrics {
     in_hand: Family<ChannelLabels, Gauge>,
     requests: Family<CodeLabels, Counter>,
     subscribers: Gauge,
+    open_breakers: Gauge,
     connections: Gauge,
 }
 
@@ -62,9 +63,20 @@ impl Default for Metrics {
         registry.register("rpc_requests", "Requests by method and code", requests.clone());
         let subscribers = Gauge::default();
         registry.register("live_subscribers", "Open live streams", subscribers.clone());
+        let open_breakers = Gauge::default();
+        registry.register("webhook_open_breakers", "Endpoints that are only probed", open_breakers.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
-        Self { registry, attempts, attempt_seconds, in_hand, requests, subscribers, connections }
+        Self {
+            registry,
+            attempts,
+            attempt_seconds,
+            in_hand,
+            requests,
+            subscribers,
+            open_breakers,
+            connections,
+        }
     }
 }
 
@@ -88,6 +100,11 @@ impl Metrics {
     /// Says how many live streams are open.
     pub fn set_subscribers(&self, count: usize) {
         self.subscribers.set(count as i64);
+    }
+
+    /// Says how many endpoints are only probed.
+    pub fn set_open_breakers(&self, count: usize) {
+        self.open_breakers.set(count as i64);
     }
 
     /// The gauge of open connections.

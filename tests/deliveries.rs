@@ -98,7 +98,7 @@ pub fn wait_of(server: &Server, delivery: &WebhookDelivery) -> Duration {
 }
 
 /// Publishes so many events in one call; answers their ids.
-async fn publish_many(client: &Client, event_type: &str, number: usize) -> Vec<String> {
+pub async fn publish_many(client: &Client, event_type: &str, number: usize) -> Vec<String> {
     let requests = (0..number).map(|n| event(event_type, &format!(r#"{{"n":{n}}}"#)));
     let request = BatchPublishEventsRequest { requests: requests.collect() };
     let answer = client.events().batch_publish_events(request).await.unwrap();
@@ -106,7 +106,7 @@ async fn publish_many(client: &Client, event_type: &str, number: usize) -> Vec<S
     responses.into_iter().map(|response| response.event_id).collect()
 }
 
-fn webhook_ids(received: &[Received]) -> Vec<String> {
+pub fn webhook_ids(received: &[Received]) -> Vec<String> {
     let id = |request: &Received| request.header("webhook-id").expect("every request has an id").to_owned();
     received.iter().map(id).collect()
 }
@@ -378,7 +378,7 @@ on_both! {
     async fn deliveries_are_listed_by_page_and_filter(server: Server) {
         let receiver = Receiver::start().await;
         receiver.respond_with("/ill", Behaviour::Status(500));
-        receiver.respond_with("/gone", Behaviour::Status(410));
+        receiver.respond_with("/gone", Behaviour::Status(404));
         let (well, _) = server.webhook(&receiver.url("/well"), &["*"]).await;
         let (ill, _) = server.webhook(&receiver.url("/ill"), &["*"]).await;
         let (gone, _) = server.webhook(&receiver.url("/gone"), &["b"]).await;

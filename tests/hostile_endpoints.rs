@@ -323,6 +323,8 @@ impl ServerProcess {
         let ready = tokio::time::timeout(SOON, reading).await.expect("the server starts");
         let (url, key) = ready.split_once(' ').unwrap();
         let client = switchboard_client::Client::connect(url.to_owned(), key).await.unwrap();
+        // After a minute the test runner in the process says so, and would end with its output.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { child, client }
     }
 

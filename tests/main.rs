@@ -31,6 +31,7 @@ mod storage;
 mod tables;
 mod templates;
 mod webhook_backfill;
+mod webhook_health;
 mod webhook_log;
 mod webhook_modes;
 mod webhook_proxy;

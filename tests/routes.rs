@@ -137,6 +137,8 @@ on_both! {
             ("System alerts", "notification"),
             ("Registrations: welcome", "user.registered"),
             ("Applications: status", "application.status_changed"),
+            ("Webhooks: failing", "webhook.failing"),
+            ("Webhooks: disabled", "webhook.disabled"),
         ]);
         assert!(routes.iter().all(|route| route.active && route.id.starts_with("rt_") && !route.etag.is_empty()));
         let lists = server.client.recipient_lists().list_recipient_lists(ListRecipientListsRequest::default()).await;
@@ -161,7 +163,7 @@ on_both! {
         delete(&server, &routes[0].id).await;
         let server = server.restart().await;
         let left = server.client.routes().list_routes(ListRoutesRequest::default()).await.unwrap().into_inner().routes;
-        assert_eq!(left.len(), 8);
+        assert_eq!(left.len(), 10);
     }
 
     async fn a_route_is_made_changed_and_removed(server: Server) {

@@ -160,7 +160,7 @@ on_both! {
         assert!(made.create_time.is_some() && made.create_time == made.update_time);
         assert_eq!(get(&server, "note", "").await.unwrap(), made);
         let listed = list(&server).await;
-        assert_eq!(listed.len(), 12);
+        assert_eq!(listed.len(), 14);
         let shown = listed.iter().find(|template| template.name == "note").unwrap();
         assert_eq!((&shown.description, &shown.variables, shown.version), (&made.description, &made.variables, 1));
         assert!(shown.html_body.is_empty() && shown.subject.is_empty(), "lists have no texts: {shown:?}");
@@ -226,7 +226,7 @@ on_both! {
         assert_eq!(preview(&server, of("note", "fr-CH")).await.unwrap().locale, "");
         delete(&server, "note", "", "").await.unwrap();
         status::expect(&get(&server, "note", "fr-CA").await.unwrap_err(), Code::NotFound, "NOT_FOUND");
-        assert_eq!(list(&server).await.len(), 12, "the built-in ones, and one language of one");
+        assert_eq!(list(&server).await.len(), 14, "the built-in ones, and one language of one");
     }
 
     async fn versions_are_kept_and_rolled_back_to(server: Server) {
@@ -292,7 +292,7 @@ on_both! {
         ] {
             status::expect_violations(&create(&server, template).await.unwrap_err(), fields);
         }
-        assert_eq!(list(&server).await.len(), 11);
+        assert_eq!(list(&server).await.len(), 13);
         let fixed = Template { description: "Mine".into(), variables: vec![variable("x", true, json!(1))], ..before.clone() };
         status::expect_violations(&update(&server, fixed, &[]).await.unwrap_err(), &["template.description", "template.variables"]);
         update(&server, before, &[]).await.expect("what was read can be given back");

@@ -137,6 +137,8 @@ on_both! {
         let receiver = Receiver::start().await;
         receiver.respond_with("/", Behaviour::Status(404));
         receiver.respond_with("/gone", Behaviour::Status(410));
+        // Not what is published of the one that is gone.
+        let endpoint = |receiver: &Receiver| Webhook { event_types: vec!["a.b".into()], ..endpoint(receiver) };
         let eager = create(&server, Webhook { retry_policy: retries(&[60], true), ..endpoint(&receiver) }).await.unwrap();
         let gone = Webhook { url: receiver.url("/gone"), retry_policy: retries(&[60], true), ..endpoint(&receiver) };
         let gone = create(&server, gone).await.unwrap();

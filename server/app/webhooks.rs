@@ -1,6 +1,7 @@
 //! From settings to what they say about webhooks.
 
 use crate::settings::Values;
+use crate::webhook::health::Thresholds;
 use crate::webhook::policy::{Settings, parse_schedule};
 use crate::webhook::{Proxy, RetryPolicy};
 
@@ -15,8 +16,11 @@ pub(super) fn settings(values: &Values) -> Settings {
         schedule: parse_schedule(values.text(SCHEDULE)).unwrap_or_default(),
         retry_client_errors: values.boolean("webhook.retry_client_errors"),
     };
-    let hourly_limit = u32::try_from(values.integer("webhook.hourly_limit")).unwrap_or(0);
-    Settings { retry_policy, hourly_limit }
+    let count = |key| u32::try_from(values.integer(key)).unwrap_or(0);
+    let hourly_limit = count("webhook.hourly_limit");
+    let thresholds =
+        Thresholds::new(count("webhook.failing_after_hours"), count("webhook.disable_after_days"));
+    Settings { retry_policy, hourly_limit, thresholds }
 }
 
 /// The proxy that requests go through, if there is one.

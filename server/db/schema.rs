@@ -103,6 +103,7 @@ diesel::table! {
         options -> Text,
         public_key -> Text,
         previous_secret_expires_at -> Nullable<Instant>,
+        disabled_reason -> Text,
         client_key -> Nullable<Binary>,
     }
 }
@@ -119,6 +120,36 @@ diesel::table! {
         bucket -> SmallInt,
         attempts -> BigInt,
         duration_micros -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    webhook_health (webhook_id) {
+        webhook_id -> Text,
+        failing_since -> Nullable<Instant>,
+        failures -> BigInt,
+        last_success_at -> Nullable<Instant>,
+        last_failure_at -> Nullable<Instant>,
+        last_error -> Text,
+        gone -> Bool,
+        announced -> Bool,
+    }
+}
+
+diesel::joinable!(webhook_health -> webhooks (webhook_id));
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    webhook_notices (id) {
+        id -> Text,
+        webhook_id -> Text,
+        event_type -> Text,
+        data -> Text,
     }
 }
 
@@ -482,6 +513,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     suppressions,
     email_activities,
     webhook_former_secrets,
+    webhook_health,
+    webhook_notices,
     webhook_stats,
     webhook_versions,
     webhook_cursors

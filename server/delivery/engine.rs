@@ -286,7 +286,19 @@ impl<C: Channel> Engine<C> {
     pub async fn unblock(&self) -> Result<()> {
         let Shared { db, channel, clock, blocks, .. } = &*self.0;
         blocks.clear();
-        let released = block::store::release_held(db, channel.table(), clock.now()).await;
+        let released = block::store::release_held(db, channel.table(), "", clock.now()).await;
+        self.wake();
+        released
+    }
+
+    /// Ends the block of one lane, as [`Engine::unblock`] does of all.
+    ///
+    /// # Errors
+    /// When what was held for later can not be made due now; it stays held until its time.
+    pub async fn unblock_lane(&self, lane: &str) -> Result<()> {
+        let Shared { db, channel, clock, blocks, .. } = &*self.0;
+        blocks.remove(lane);
+        let released = block::store::release_held(db, channel.table(), lane, clock.now()).await;
         self.wake();
         released
     }

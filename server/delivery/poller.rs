@@ -128,6 +128,7 @@ async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<b
     let (table, owner, now, limit) =
         (shared.channel.table(), shared.node.id(), shared.clock.now(), slots.len());
     let (name, channel) = (Arc::clone(lane), Arc::clone(&shared.channel));
+    let ended = shared.blocks.ended();
     let (claimed, payloads, room) = shared
         .db
         .transaction(move |conn| {
@@ -147,7 +148,7 @@ async fn claim<C: Channel>(shared: &Arc<Shared<C>>, lane: &Arc<str>) -> Result<b
     let more = claimed.len() == limit;
     if let Some(hold) = room.hold.filter(|_| claimed.len() == room.granted) {
         tracing::info!(channel = table.channel(), %lane, why = hold.why, "the lane is held");
-        shared.blocks.block(lane, hold);
+        shared.blocks.block(lane, hold, ended);
         // Labels what waits.
         shared.wake.notify_one();
     }

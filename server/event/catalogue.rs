@@ -173,6 +173,33 @@ pub const BUILT_IN: &[BuiltIn] = &[
         ],
         sample: r#"{"email":"sam@example.com","user_name":"Sam","job_title":"Gardener","company":"Green Ltd","old_status":"applied","new_status":"interview"}"#,
     },
+    BuiltIn {
+        name: "webhook.failing",
+        description: "Every request to a webhook endpoint has failed for a while; published by the server, and not sent to that endpoint.",
+        fields: &[
+            ("webhook_id", "string", true, "The endpoint."),
+            ("name", "string", true, "Its name."),
+            ("url", "string", true, "Where its requests go, without the query."),
+            ("failing_since", "string", true, "When the first of the failed requests was made, in RFC 3339."),
+            ("failures", "integer", true, "How many have failed since then."),
+            ("last_error", "string", true, "Why the last one failed."),
+        ],
+        sample: r#"{"webhook_id":"wh_01JGFJJZ00000000000000000A","name":"Accounting","url":"https://accounting.example.com/hook","failing_since":"2026-01-31T09:12:00Z","failures":14,"last_error":"answered 503 Service Unavailable"}"#,
+    },
+    BuiltIn {
+        name: "webhook.disabled",
+        description: "The server made a webhook endpoint inactive: every request failed for days, or it wants no more.",
+        fields: &[
+            ("webhook_id", "string", true, "The endpoint."),
+            ("name", "string", true, "Its name."),
+            ("url", "string", true, "Where its requests went, without the query."),
+            ("reason", "string", true, "Why."),
+            ("failing_since", "string", true, "When the first of the failed requests was made, in RFC 3339."),
+            ("failures", "integer", true, "How many have failed since then."),
+            ("last_error", "string", true, "Why the last one failed."),
+        ],
+        sample: r#"{"webhook_id":"wh_01JGFJJZ00000000000000000A","name":"Accounting","url":"https://accounting.example.com/hook","reason":"it answered 410 Gone: it wants no more requests","failing_since":"2026-01-31T09:12:00Z","failures":1,"last_error":"answered 410 Gone"}"#,
+    },
 ];
 
 #[cfg(test)]

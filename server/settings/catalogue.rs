@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 28] = [
+const PLAIN: [Definition; 30] = [
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
@@ -340,6 +340,20 @@ const PLAIN: [Definition; 28] = [
         kind: Type::Integer(0, 36_500),
         default: "30",
         description: "How many days events are kept. One stays longer while a delivery of it has not ended or a mail that it caused is kept; 0 means for ever.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.disable_after_days",
+        kind: Type::Integer(0, 365),
+        default: "5",
+        description: "For how many days an endpoint is seen failing only before it is disabled and webhook.disabled is published; 0 means never.",
+        environment: &[],
+    },
+    Definition {
+        key: "webhook.failing_after_hours",
+        kind: Type::Integer(0, 8_760),
+        default: "1",
+        description: "For how many hours an endpoint has only failed when webhook.failing is published; 0 means never.",
         environment: &[],
     },
     Definition {

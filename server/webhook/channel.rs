@@ -1,83 +1,30 @@
-//! One attempt: sign, send, and judge the answer.
+//! The webhook channel of the delivery engine: what may go out now, and what an attempt is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, header};
-use http_body_util::Full;
 
-use super::client::{Answer, BODY_LIMIT};
+use super::client::BODY_LIMIT;
 use super::directory::{Directory, Endpoint};
-use super::failure::Failure;
-use super::log::Details;
-use super::message;
+use super::health::breaker::{FIRST_WAIT, Leave};
 use super::mode::DeliveryMode;
-use super::policy::{Defaults, Ready, hold};
+use super::policy::hold;
+use super::sender::{Sender, failed};
 use super::stats::Tally;
-use super::store;
-use crate::clock::{SharedClock, Stopwatch, Timestamp};
+use super::{health, store};
+use crate::clock::{Stopwatch, Timestamp};
 use crate::db::{Conn, Db, revision};
 use crate::delivery::limit::{Limit, store as limits};
 use crate::delivery::{Attempt, Batching, Channel, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
 use crate::event::Fact;
 
-const INACTIVE: &str = "the endpoint is not active";
-const UNUSABLE: &str = "the endpoint can not be used";
 /// How much of an answer each delivery of a batch keeps at the least.
 const LEAST_BODY: usize = 1_024;
 /// When to try again when a limit can not be read.
 const UNCOUNTED_WAIT: Duration = Duration::from_secs(1);
-
-/// Makes requests to endpoints.
-pub struct Sender {
-    clock: SharedClock,
-    defaults: Arc<Defaults>,
-}
-
-impl Sender {
-    /// A sender with these defaults for endpoints that say nothing.
-    pub fn new(defaults: Arc<Defaults>, clock: SharedClock) -> Arc<Self> {
-        Arc::new(Self { clock, defaults })
-    }
-
-    /// Makes one request over the endpoint's client, and says what came of it.
-    pub async fn send(&self, endpoint: &Endpoint, delivery: &str, fact: &Fact) -> Attempt {
-        self.exchange(endpoint, message::one(endpoint, delivery, fact, self.clock.now())).await
-    }
-
-    /// Makes one request for several events, and says what came of it.
-    pub async fn send_batch(&self, endpoint: &Endpoint, facts: Vec<&Fact>) -> Attempt {
-        self.exchange(endpoint, message::batch(endpoint, facts, self.clock.now())).await
-    }
-
-    async fn exchange(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Attempt {
-        let mut details = Details::of(endpoint.version, request.headers());
-        let mut attempt = match endpoint.client.send(request, endpoint.timeout).await {
-            Ok(answer) => {
-                details.answered(&answer);
-                judge(&answer, &self.policy(endpoint), self.clock.now())
-            }
-            Err(failure) => {
-                details.failed(&failure);
-                let outcome = match failure {
-                    Failure::Refused(_) => Outcome::Refused,
-                    _ => Outcome::Retry { after: None },
-                };
-                failed(outcome, failure.to_string())
-            }
-        };
-        attempt.details = Some(details.to_text());
-        attempt
-    }
-
-    fn policy(&self, endpoint: &Endpoint) -> Ready {
-        endpoint.policy.clone().unwrap_or_else(|| self.defaults.policy())
-    }
-}
 
 /// The webhook channel of the delivery engine.
 pub struct WebhookChannel {
@@ -101,13 +48,42 @@ impl WebhookChannel {
         self.directory.find(lane).is_some_and(|endpoint| endpoint.mode == DeliveryMode::Batched)
     }
 
-    /// Counts a request of an endpoint.
-    async fn counted(&self, endpoint: &Endpoint, request: impl Future<Output = Attempt>) -> Attempt {
+    /// Whether requests to an endpoint may go out.  What waits for an inactive one is withdrawn, which asks nobody.
+    fn leave(&self, lane: &str, now: Timestamp) -> Leave {
+        match self.directory.find(lane) {
+            Some(endpoint) if endpoint.active => endpoint.pulse.ask(now),
+            _ => Leave::Free,
+        }
+    }
+
+    /// Makes a request to an endpoint, if it can have one, and notes what came of it.
+    async fn request(&self, endpoint: &Endpoint, request: impl Future<Output = Attempt>) -> Attempt {
         let stopwatch = Stopwatch::start();
         let attempt = request.await;
         let succeeded = attempt.outcome == Outcome::Succeeded;
-        self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), self.sender.clock.now());
+        let now = self.sender.clock.now();
+        self.tally.note(&endpoint.id, succeeded, stopwatch.elapsed(), now);
+        self.directory.chart.note(&endpoint.pulse, &attempt, now);
         attempt
+    }
+
+    /// The endpoint that deliveries of a lane go to now.
+    ///
+    /// # Errors
+    /// What becomes of them instead.
+    fn destination(&self, lane: &str) -> Result<Arc<Endpoint>, Attempt> {
+        match self.directory.find(lane) {
+            Some(endpoint) if endpoint.mode == DeliveryMode::Pulled => {
+                Err(failed(Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into()))
+            }
+            Some(endpoint) if endpoint.active => match endpoint.pulse.start(self.sender.clock.now()) {
+                Leave::Wait(until) => Err(failed(Outcome::Held { until }, health::hold(until).why)),
+                Leave::Free | Leave::Probe => Ok(endpoint),
+            },
+            Some(_) => Err(failed(Outcome::Withdrawn, "the endpoint is not active".into())),
+            // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
+            None => Err(failed(Outcome::Retry { after: None }, "the endpoint can not be used".into())),
+        }
     }
 
     /// Takes one request of the endpoint's limit; answers when to look again if it is used up.
@@ -164,16 +140,9 @@ impl Channel for WebhookChannel {
     }
 
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
-        match self.directory.find(&job.lane) {
-            Some(endpoint) if endpoint.mode == DeliveryMode::Pulled => {
-                failed(Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into())
-            }
-            Some(endpoint) if endpoint.active => {
-                self.counted(&endpoint, self.sender.send(&endpoint, &job.id, &job.payload)).await
-            }
-            Some(_) => failed(Outcome::Withdrawn, INACTIVE.into()),
-            // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
-            None => failed(Outcome::Retry { after: None }, UNUSABLE.into()),
+        match self.destination(&job.lane) {
+            Ok(endpoint) => self.request(&endpoint, self.sender.send(&endpoint, &job.id, &job.payload)).await,
+            Err(instead) => instead,
         }
     }
 
@@ -190,11 +159,11 @@ impl Channel for WebhookChannel {
         let Some(first) = jobs.first() else {
             return Vec::new();
         };
-        let attempt = match self.directory.find(&first.lane) {
-            Some(endpoint) if endpoint.active => match self.take_request(&first.lane).await {
+        let attempt = match self.destination(&first.lane) {
+            Ok(endpoint) => match self.take_request(&first.lane).await {
                 Ok(None) => {
                     let facts = jobs.iter().map(|job| &*job.payload).collect();
-                    self.counted(&endpoint, self.sender.send_batch(&endpoint, facts)).await
+                    self.request(&endpoint, self.sender.send_batch(&endpoint, facts)).await
                 }
                 Ok(Some(until)) => failed(Outcome::Held { until }, "the limit of requests is used up".into()),
                 Err(error) => {
@@ -203,8 +172,7 @@ impl Channel for WebhookChannel {
                     failed(Outcome::Held { until }, "the limit of requests could not be read".into())
                 }
             },
-            Some(_) => failed(Outcome::Withdrawn, INACTIVE.into()),
-            None => failed(Outcome::Retry { after: None }, UNUSABLE.into()),
+            Err(instead) => instead,
         };
         shared(attempt, jobs.len())
     }
@@ -217,13 +185,19 @@ impl Channel for WebhookChannel {
         now: Timestamp,
     ) -> BoxFuture<'a, Result<Room>> {
         async move {
+            let (wanted, held) = match self.leave(lane, now) {
+                Leave::Free => (wanted, None),
+                Leave::Wait(until) => return Ok(Room { granted: 0, hold: Some(health::hold(until)) }),
+                // The others wait for what comes of it.
+                Leave::Probe => (wanted.min(1), Some(health::hold(now + FIRST_WAIT))),
+            };
             let Some(limit) = self.limit(lane) else {
-                return Ok(Room { granted: wanted, hold: None });
+                return Ok(Room { granted: wanted, hold: held });
             };
             let usage = limits::usage_of(conn, &limit, now).await?;
             let left = usize::try_from(usage.left(limit.most)).unwrap_or(usize::MAX);
             let granted = if left > 0 && self.is_batched(lane) { wanted } else { left.min(wanted) };
-            Ok(Room { granted, hold: (granted < wanted).then(|| hold(&limit, usage)) })
+            Ok(Room { granted, hold: if granted < wanted { Some(hold(&limit, usage)) } else { held } })
         }
         .boxed()
     }
@@ -262,88 +236,5 @@ impl Channel for WebhookChannel {
             store::load_facts(conn, ids).await
         }
         .boxed()
-    }
-}
-
-fn failed(outcome: Outcome, error: String) -> Attempt {
-    Attempt::failed(outcome, error)
-}
-
-/// What an answer means: 2xx is success; what the policy says is tried again may pass; everything else, redirects too, is
-/// final.
-fn judge(answer: &Answer, policy: &Ready, now: Timestamp) -> Attempt {
-    let status = answer.status;
-    let outcome = match status {
-        _ if status.is_success() => Outcome::Succeeded,
-        _ if policy.retries(status) => Outcome::Retry { after: retry_after(&answer.headers, now) },
-        _ => Outcome::Refused,
-    };
-    let error = match &outcome {
-        Outcome::Succeeded => None,
-        _ if status.is_redirection() => Some(format!("answered {status}: redirects are not followed")),
-        _ => Some(format!("answered {status}")),
-    };
-    // PostgreSQL's text can not hold NUL.
-    let text = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
-    let response_body = (!text.is_empty()).then_some(text);
-    let response_status = Some(i32::from(status.as_u16()));
-    Attempt { response_status, response_body, error, ..Attempt::new(outcome) }
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(text).ok()?;
-    Some(Timestamp::from_micros(date.timestamp().as_microsecond()).since(now))
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderName, HeaderValue, StatusCode};
-
-    use super::super::policy::RetryPolicy;
-    use super::*;
-
-    fn policy() -> Ready {
-        Ready::from(&RetryPolicy::default())
-    }
-
-    fn answer(status: u16, headers: &[(HeaderName, &'static str)]) -> Answer {
-        let headers =
-            headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers,
-            body: Bytes::from_static(b"a\0b"),
-            remote: None,
-        }
-    }
-
-    #[test]
-    fn answers_are_judged_by_their_status() {
-        let now = Timestamp::from_micros(0);
-        let outcome = |status| judge(&answer(status, &[]), &policy(), now).outcome;
-        for status in [200, 201, 202, 204, 299] {
-            assert_eq!(outcome(status), Outcome::Succeeded, "{status}");
-        }
-        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(outcome(status), Outcome::Retry { after: None }, "{status}");
-        }
-        for status in [301, 302, 307, 400, 401, 403, 404, 410, 422] {
-            assert_eq!(outcome(status), Outcome::Refused, "{status}");
-        }
-        assert_eq!(judge(&answer(200, &[]), &policy(), now).response_body.as_deref(), Some("a\u{fffd}b"));
-    }
-
-    #[test]
-    fn a_destination_can_say_when_to_come_back() {
-        let now = Timestamp::from_micros(1_445_412_420_000_000);
-        let after = |value| retry_after(&answer(503, &[(header::RETRY_AFTER, value)]).headers, now);
-        assert_eq!(after("120"), Some(Duration::from_secs(120)));
-        assert_eq!(after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::from_secs(60)));
-        assert_eq!(after("soon"), None);
     }
 }

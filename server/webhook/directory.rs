@@ -12,6 +12,7 @@ use http::{HeaderMap, Uri};
 
 use super::client::Client;
 use super::clients::Clients;
+use super::health::{Chart, Pulse};
 use super::mode::DeliveryMode;
 use super::model::Webhook;
 use super::policy::{RateLimit, Ready, TIMEOUT};
@@ -55,6 +56,8 @@ pub struct Endpoint {
     pub rate_limit: Option<RateLimit>,
     /// When a batch is sent, if they get to it so.
     pub batching: Batching,
+    /// How it fares, as this node sees it; the same over all revisions.
+    pub pulse: Arc<Pulse>,
     patterns: Vec<Pattern>,
 }
 
@@ -68,6 +71,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// All of them, oldest first.
+    pub fn all(&self) -> &[Arc<Endpoint>] {
+        &self.by_age
+    }
+
     /// The active endpoints that want events of this type and have them sent.
     pub fn wanting(&self, event_type: &str) -> Arc<[Arc<Endpoint>]> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,6 +97,8 @@ impl Endpoints {
 
 /// The endpoints, always the newest that this node knows.
 pub struct Directory {
+    /// What this node has to do about them.
+    pub chart: Chart,
     current: ArcSwap<Endpoints>,
     reading: tokio::sync::Mutex<()>,
     sealer: Sealer,
@@ -99,6 +109,7 @@ impl Directory {
     /// An empty directory, whose endpoints get their clients from `clients`.
     pub fn new(sealer: Sealer, clients: Arc<Clients>) -> Arc<Self> {
         Arc::new(Self {
+            chart: Chart::default(),
             current: ArcSwap::default(),
             reading: tokio::sync::Mutex::default(),
             sealer,
@@ -182,9 +193,12 @@ impl Directory {
                 tracing::error!(webhook = webhook.id, reason, "the endpoint's certificates are unusable");
             })
             .ok()?;
+        let id: Arc<str> = webhook.id.as_str().into();
+        let pulse = self.pulse(webhook, &id, &uri);
         Some(Arc::new(Endpoint {
             client,
-            id: webhook.id.as_str().into(),
+            id,
+            pulse,
             version: webhook.version,
             active: webhook.active,
             uri,
@@ -197,6 +211,17 @@ impl Directory {
             batching: webhook.options.batching.unwrap_or_default().ready(),
             patterns: webhook.event_types.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
         }))
+    }
+
+    /// What is known of how an endpoint fares outlives its changes, but for those that make it another.
+    fn pulse(&self, webhook: &Webhook, id: &Arc<str>, uri: &Uri) -> Arc<Pulse> {
+        let Some(before) = self.find(id) else {
+            return Pulse::new(Arc::clone(id));
+        };
+        if before.uri != *uri || (webhook.active && !before.active) {
+            before.pulse.forgive();
+        }
+        Arc::clone(&before.pulse)
     }
 }
 

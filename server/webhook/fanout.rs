@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::channel::WebhookChannel;
 use super::directory::Directory;
+use super::health::notice::is_about;
 use super::mode::DeliveryMode;
 use super::policy::Defaults;
 use super::store::{self, NewDelivery};
@@ -122,11 +123,15 @@ impl Fanout for WebhookFanout {
         let (mut rows, mut jobs, mut wishes) = (Vec::new(), Vec::new(), BTreeMap::<Arc<str>, Wish>::new());
         for Event { fact, position } in events {
             for endpoint in &*endpoints.wanting(&fact.event_type) {
+                if is_about(fact, &endpoint.id) {
+                    continue;
+                }
                 let id = self.ids.next(Kind::WebhookDelivery);
                 let ordering = (endpoint.mode == DeliveryMode::Ordered)
                     .then(|| (Arc::from(fact.subject.as_str()), *position));
                 let ordering_key = ordering.as_ref().map(|(key, _)| Arc::clone(key));
-                let slot = self.engine.reserve(&endpoint.id);
+                // What a dead host would get waits in the database, of which the poller takes a probe now and then.
+                let slot = if endpoint.pulse.is_open() { None } else { self.engine.reserve(&endpoint.id) };
                 rows.push(NewDelivery {
                     id: id.clone(),
                     webhook_id: Arc::clone(&endpoint.id),

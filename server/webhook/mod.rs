@@ -5,8 +5,9 @@
 //! * The **directory** ([`directory`]) is every endpoint in memory, ready to use.
 //! * The **fan-out** ([`fanout`]) makes a delivery of each event for each endpoint that wants it, inside the publish.
 //! * A [`mode`] says how an endpoint wants its events: one by one, in order, in batches, or, where it can not be reached, by a [`pull`].
-//! * The **channel** ([`channel`]) makes one attempt: it signs ([`signature`]), sends ([`client`]) and judges the answer; the
-//!   [`policy`] says whether and when there is another.
+//! * The **channel** ([`channel`]) makes one attempt: its [`sender`] signs ([`signature`]), sends ([`client`]) and judges the
+//!   answer; the [`policy`] says whether and when there is another.
+//! * The **health** ([`health`]) of an endpoint decides whether it is probed, told of or disabled.
 //! * An endpoint can have **trust** ([`trust`]) of its own: authorities, and a certificate that the server shows.
 //! * A **secret** ([`mod@secret`]) can be replaced by a [`rotation`]; public [`keys`] are published.
 //! * The [`log`] shows what was sent and answered.
@@ -24,6 +25,7 @@ mod erase;
 mod failure;
 pub mod fanout;
 pub mod guard;
+pub mod health;
 pub mod keys;
 pub mod log;
 mod message;
@@ -37,13 +39,14 @@ mod replay;
 pub mod rotation;
 pub mod rpc;
 pub mod secret;
+mod sender;
 mod service;
 pub mod signature;
 pub mod stats;
 mod store;
 pub mod trust;
 
-pub use channel::{Sender, WebhookChannel};
+pub use channel::WebhookChannel;
 pub use clients::Clients;
 pub use directory::Directory;
 pub use erase::WebhookTraces;
@@ -53,4 +56,5 @@ pub use guard::Guard;
 pub use mode::DeliveryMode;
 pub use policy::{Defaults, RetryPolicy};
 pub use proxy::Proxy;
+pub use sender::Sender;
 pub use service::{DeliveryFilter, NewSecret, RetryFilter, Rules, WebhookChange, WebhookService};

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::guard::Guard;
+use super::health::Record;
 use super::mode::DeliveryMode;
 use super::policy::Options;
 use super::secret::Signing;
@@ -21,7 +22,7 @@ const HEADER_LIMIT: usize = 20;
 const HEADER_VALUE_LIMIT: usize = 4_096;
 
 /// An endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "explained by the API")]
 pub struct Webhook {
     pub id: String,
@@ -36,6 +37,10 @@ pub struct Webhook {
     pub public_key: String,
     /// Until when an earlier secret signs as well.
     pub previous_secret_expires_at: Option<Timestamp>,
+    /// Why the server made it inactive; empty when it did not.
+    pub disabled_reason: String,
+    /// How it fares; kept beside it, not with it.
+    pub health: Record,
     pub version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::health::Thresholds;
 use super::mode::{Batching, DeliveryMode};
 use crate::delivery::limit::{Limit, Usage};
 use crate::delivery::{Hold, Policy};
@@ -162,6 +163,8 @@ pub struct Settings {
     pub retry_policy: RetryPolicy,
     /// How many requests go to each endpoint in an hour; 0 means any number.
     pub hourly_limit: u32,
+    /// When one that only fails is told of, and disabled.
+    pub thresholds: Thresholds,
 }
 
 /// The settings, ready to use.
@@ -187,6 +190,11 @@ impl Defaults {
     /// The policy now.
     pub fn policy(&self) -> Ready {
         self.0.load().1.clone()
+    }
+
+    /// When something follows for an endpoint that only fails.
+    pub fn thresholds(&self) -> Thresholds {
+        self.0.load().0.thresholds
     }
 
     /// The limit of an endpoint, given its own; `None` when there is none.

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::channel::Sender;
 use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
+use super::health::{self, Record};
 pub use super::log::store::DeliveryFilter;
 use super::mode::{Batching, DeliveryMode};
 use super::model::{Webhook, normal_url};
 use super::policy::{Options, RateLimit, RetryPolicy};
 use super::pull::{self, Pulls};
 use super::secret::{self, Signing};
+use super::sender::Sender;
 use super::stats::Tally;
 use super::store;
 pub use super::store::RetryFilter;
@@ -122,6 +123,8 @@ impl WebhookService {
             },
             public_key: String::new(),
             previous_secret_expires_at: None,
+            disabled_reason: String::new(),
+            health: Record::default(),
             version: 1,
             created_at: now,
             updated_at: now,
@@ -191,6 +194,7 @@ impl WebhookService {
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
         let (now, rules, sealer) = (self.clock.now(), self.rules.clone(), self.sealer.clone());
         let limits = change.rate_limit.is_some();
+        let anew = change.url.is_some() || change.active.is_some();
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
@@ -203,7 +207,11 @@ impl WebhookService {
                     webhook.url = change.url.map_or(webhook.url, |url| normal_url(&url));
                     webhook.event_types = change.event_types.unwrap_or(webhook.event_types);
                     webhook.description = change.description.unwrap_or(webhook.description);
+                    let was_active = webhook.active;
                     webhook.active = change.active.unwrap_or(webhook.active);
+                    if webhook.active && !was_active {
+                        health::revive(conn, &mut webhook).await?;
+                    }
                     webhook.headers = change.headers.unwrap_or(webhook.headers);
                     let options = &mut webhook.options;
                     options.timeout = change.timeout.unwrap_or(options.timeout);
@@ -232,6 +240,9 @@ impl WebhookService {
         if limits {
             // What waits for the old limit may go out under the new one.
             self.engine.unblock().await?;
+        } else if anew {
+            // What waits for a dead host may be taken where the endpoint leads now.
+            self.engine.unblock_lane(&webhook.id).await?;
         }
         Ok(webhook)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use super::health::{Record, store as health};
 use super::log;
 use super::model::Webhook;
 use super::policy::limit_name;
@@ -38,6 +39,7 @@ struct WebhookRow {
     options: String,
     public_key: String,
     previous_secret_expires_at: Option<Timestamp>,
+    disabled_reason: String,
 }
 
 impl From<&Webhook> for WebhookRow {
@@ -57,6 +59,7 @@ impl From<&Webhook> for WebhookRow {
             options: serde_json::to_string(&webhook.options).expect("options are plain values"),
             public_key: webhook.public_key,
             previous_secret_expires_at: webhook.previous_secret_expires_at,
+            disabled_reason: webhook.disabled_reason,
         }
     }
 }
@@ -74,6 +77,8 @@ impl From<WebhookRow> for Webhook {
             options: serde_json::from_str(&row.options).unwrap_or_default(),
             public_key: row.public_key,
             previous_secret_expires_at: row.previous_secret_expires_at,
+            disabled_reason: row.disabled_reason,
+            health: Record::default(),
             version: row.version,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -109,14 +114,18 @@ pub(super) async fn after(
         }};
     }
     let rows: Vec<WebhookRow> = on!(conn, |c| query!().load(c).await)?;
-    Ok(rows.into_iter().map(Webhook::from).collect())
+    let mut webhooks: Vec<Webhook> = rows.into_iter().map(Webhook::from).collect();
+    health::fill(conn, &mut webhooks).await?;
+    Ok(webhooks)
 }
 
 /// One endpoint.
 pub(super) async fn find(conn: &mut Conn, id: &str) -> Result<Webhook> {
     let row: Option<WebhookRow> =
         on!(conn, |c| webhooks::table.find(id).select(WebhookRow::as_select()).first(c).await.optional())?;
-    row.map(Webhook::from).ok_or_else(|| Error::not_found("webhook", id))
+    let mut webhook = row.map(Webhook::from).ok_or_else(|| Error::not_found("webhook", id))?;
+    health::fill(conn, std::slice::from_mut(&mut webhook)).await?;
+    Ok(webhook)
 }
 
 /// Adds an endpoint.

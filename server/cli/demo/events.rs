@@ -161,6 +161,34 @@ pub const EVENTS: &[Planned] = &[
             words: &["Sam Okoro", "Gardener", "Green Ltd", "applied", "interview"],
         }],
     },
+    Planned {
+        event_type: "webhook.failing",
+        actor: "switchboard",
+        subject: "wh_accounting",
+        data: r#"{"webhook_id": "wh_accounting", "name": "Accounting", "url": "https://accounting.example.com/hook", "failing_since": "2026-01-31T09:12:00Z", "failures": 14, "last_error": "answered 503 Service Unavailable"}"#,
+        mails: &[Mails {
+            template: "webhook_failing",
+            recipients: &["admin@example.com", "tech@example.com"],
+            words: &[
+                "Accounting",
+                "accounting.example.com",
+                "31 January 2026, 09:12 UTC",
+                "14",
+                "answered 503",
+            ],
+        }],
+    },
+    Planned {
+        event_type: "webhook.disabled",
+        actor: "switchboard",
+        subject: "wh_warehouse",
+        data: r#"{"webhook_id": "wh_warehouse", "name": "Warehouse", "url": "https://warehouse.example.com/hook", "reason": "it answered 410 Gone: it wants no more requests", "failing_since": "2026-01-31T09:12:00Z", "failures": 1, "last_error": "answered 410 Gone"}"#,
+        mails: &[Mails {
+            template: "webhook_disabled",
+            recipients: &["admin@example.com", "tech@example.com"],
+            words: &["Warehouse", "warehouse.example.com", "wants no more requests"],
+        }],
+    },
 ];
 
 /// The templates that A and B name; the demo fails if the server lacks one.

@@ -33,7 +33,14 @@ pub(super) type Cursor = (Timestamp, String);
 
 /// The blocked lanes.
 #[derive(Default)]
-pub(super) struct Blocks(Mutex<HashMap<Arc<str>, Block>>);
+pub(super) struct Blocks(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    lanes: HashMap<Arc<str>, Block>,
+    /// How often somebody ended blocks.
+    ended: u64,
+}
 
 struct Block {
     hold: Hold,
@@ -42,19 +49,27 @@ struct Block {
 }
 
 impl Blocks {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Block>> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blocks a lane.
-    pub(super) fn block(&self, lane: &Arc<str>, hold: Hold) {
+    /// To be asked before what a block rests on is looked at.
+    pub(super) fn ended(&self) -> u64 {
+        self.lock().ended
+    }
+
+    /// Blocks a lane, unless blocks were ended since: then what the block rests on may be over.
+    pub(super) fn block(&self, lane: &Arc<str>, hold: Hold, ended: u64) {
         let cursor = Some((Timestamp::from_micros(0), String::new()));
-        self.lock().insert(Arc::clone(lane), Block { hold, cursor });
+        let mut inner = self.lock();
+        if inner.ended == ended {
+            inner.lanes.insert(Arc::clone(lane), Block { hold, cursor });
+        }
     }
 
     /// The hold of a lane that is still blocked; one whose time has come is blocked no more.
     pub(super) fn hold(&self, lane: &str, now: Timestamp) -> Option<Hold> {
-        let mut blocks = self.lock();
+        let blocks = &mut self.lock().lanes;
         let hold = blocks.get(lane)?.hold.clone();
         if hold.until > now {
             return Some(hold);
@@ -65,24 +80,34 @@ impl Blocks {
 
     /// Where to go on with the labels of a lane; `None` when there is nothing left to do.
     pub(super) fn cursor(&self, lane: &str) -> Option<Cursor> {
-        self.lock().get(lane)?.cursor.clone()
+        self.lock().lanes.get(lane)?.cursor.clone()
     }
 
     /// Notes how far the labels are.
     pub(super) fn labelled(&self, lane: &str, cursor: Option<Cursor>) {
-        if let Some(block) = self.lock().get_mut(lane) {
+        if let Some(block) = self.lock().lanes.get_mut(lane) {
             block.cursor = cursor;
         }
     }
 
     /// Ends every block.
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        let mut inner = self.lock();
+        inner.lanes.clear();
+        inner.ended += 1;
+    }
+
+    /// Ends the block of a lane.
+    pub(super) fn remove(&self, lane: &str) {
+        let mut inner = self.lock();
+        inner.lanes.remove(lane);
+        inner.ended += 1;
     }
 
     /// The holds that last.
     pub(super) fn holds(&self, now: Timestamp) -> Vec<Hold> {
-        self.lock().values().filter(|block| block.hold.until > now).map(|block| block.hold.clone()).collect()
+        let lasting = |block: &&Block| block.hold.until > now;
+        self.lock().lanes.values().filter(lasting).map(|block| block.hold.clone()).collect()
     }
 }
 
@@ -95,7 +120,7 @@ mod tests {
         let (blocks, lane) = (Blocks::default(), Arc::from("a"));
         let at = Timestamp::from_micros;
         let hold = Hold { why: "full".into(), until: at(10) };
-        blocks.block(&lane, hold.clone());
+        blocks.block(&lane, hold.clone(), blocks.ended());
         assert_eq!(blocks.hold("a", at(9)), Some(hold.clone()));
         assert_eq!(blocks.hold("b", at(9)), None);
         assert_eq!((blocks.holds(at(9)).len(), blocks.holds(at(10)).len()), (1, 0));
@@ -103,8 +128,16 @@ mod tests {
         blocks.labelled("a", None);
         assert!(blocks.cursor("a").is_none());
         assert_eq!(blocks.hold("a", at(10)), None);
-        blocks.block(&lane, hold);
+        let before = blocks.ended();
+        blocks.block(&lane, hold.clone(), before);
         blocks.clear();
+        assert_eq!(blocks.hold("a", at(9)), None);
+        blocks.block(&lane, hold.clone(), before);
+        assert_eq!(blocks.hold("a", at(9)), None, "what it rests on may be over");
+        blocks.block(&lane, hold, blocks.ended());
+        blocks.remove("b");
+        assert!(blocks.hold("a", at(9)).is_some());
+        blocks.remove("a");
         assert_eq!(blocks.hold("a", at(9)), None);
     }
 }

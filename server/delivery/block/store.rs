@@ -39,7 +39,7 @@ pub(in crate::delivery) async fn label_held(
                 let [b1, b2, b3, b4, b5] = b;
                 format!(
                     "SELECT id, next_attempt_at FROM {name}
-                     WHERE {WAITING} AND {column} = {b1} AND next_attempt_at <= {b2}
+                     WHERE {WAITING} AND status <> 'held' AND {column} = {b1} AND next_attempt_at <= {b2}
                        AND (next_attempt_at, id) > ({b3}, {b4})
                      ORDER BY next_attempt_at, id LIMIT {b5}"
                 )
@@ -90,29 +90,37 @@ pub(in crate::delivery) async fn label_held(
     .await
 }
 
-/// Makes due now what was held for later.
-pub(in crate::delivery) async fn release_held(db: &Db, table: Table, now: Timestamp) -> Result<()> {
+/// Makes due now what was held for later, in one lane, or in all when `lane` is empty.
+pub(in crate::delivery) async fn release_held(
+    db: &Db,
+    table: Table,
+    lane: &str,
+    now: Timestamp,
+) -> Result<()> {
+    let lane = lane.to_owned();
     db.transaction(move |conn| {
         Box::pin(async move {
-            let release = |b1: &str, b2: &str| {
+            let release = |b: [&str; 3]| {
+                let [b1, b2, b3] = b;
+                let (name, which) = (table.name(), if lane.is_empty() { "''" } else { table.lane_column() });
                 format!(
-                    "UPDATE {} SET next_attempt_at = {b1}
-                     WHERE {WAITING} AND status = 'held' AND next_attempt_at > {b2}",
-                    table.name()
+                    "UPDATE {name} SET next_attempt_at = {b1}
+                     WHERE {WAITING} AND status = 'held' AND next_attempt_at > {b2} AND {which} = {b3}"
                 )
             };
             macro_rules! run {
-                ($c:expr, $b1:literal, $b2:literal) => {
-                    diesel::sql_query(release($b1, $b2))
+                ($c:expr, $placeholders:expr) => {
+                    diesel::sql_query(release($placeholders))
                         .bind::<Instant, _>(now)
                         .bind::<Instant, _>(now)
+                        .bind::<Text, _>(&lane)
                         .execute(&mut ***$c)
                         .await?
                 };
             }
             match conn {
-                Conn::Postgres(c) => run!(c, "$1", "$2"),
-                Conn::Sqlite(c) => run!(c, "?", "?"),
+                Conn::Postgres(c) => run!(c, ["$1", "$2", "$3"]),
+                Conn::Sqlite(c) => run!(c, ["?"; 3]),
             };
             Ok(())
         })

@@ -1,6 +1,6 @@
 //! The mails that ship with the server, compiled into it.
 //!
-//! Each of the eleven templates is three files under `server/email/templates/<name>/` (subject,
+//! Each of the thirteen templates is three files under `server/email/templates/<name>/` (subject,
 //! HTML body, plain text body) and one struct in this module that says which variables it takes.
 //! askama checks the two against each other when the server is compiled, so a template that names
 //! a variable it does not have never ships.
@@ -8,7 +8,7 @@
 //! The flow of one mail:
 //! ```text
 //! JSON variables -> field::Fields (typed, every violation collected) -> a struct from account,
-//!   job, stock, system or ticket -> askama, on the shared base layout with branding::Letterhead
+//!   job, stock, system, ticket or webhook -> askama, on the shared base layout with branding::Letterhead
 //!   -> layout (one-line subject, wrapped text) -> Rendered
 //! ```
 //! [`check`] walks the first half when a mail is accepted, so that a bad variable is refused to the
@@ -33,6 +33,7 @@ mod system;
 mod tests;
 mod ticket;
 mod value;
+mod webhook;
 
 pub use branding::Branding;
 pub use error::{RenderError, Violation};
@@ -107,7 +108,7 @@ impl Definition {
     }
 }
 
-static DEFINITIONS: [Definition; 11] = [
+static DEFINITIONS: [Definition; 13] = [
     ticket::TicketCreated::DEFINITION,
     ticket::TicketUpdated::DEFINITION,
     stock::LowStockAlert::DEFINITION,
@@ -119,6 +120,8 @@ static DEFINITIONS: [Definition; 11] = [
     account::Welcome::DEFINITION,
     job::JobRecommendations::DEFINITION,
     job::ApplicationFollowUp::DEFINITION,
+    webhook::WebhookFailing::DEFINITION,
+    webhook::WebhookDisabled::DEFINITION,
 ];
 
 /// Every template that ships with the server.

@@ -8,7 +8,7 @@ mod seed;
 mod service;
 mod store;
 
-pub use seed::seed;
+pub use seed::{seed, seed_webhook_health};
 pub use service::{RouteChange, RouteService, RouteTarget, TargetCheck, Trial};
 pub use store::{active, uses_recipient_list, uses_template};
 

@@ -101,9 +101,28 @@ const SEEDS: &[Seed] = &[
     ),
 ];
 
+/// Who looks after the server is told of endpoints that fail; the templates take the events' fields as they are.
+const WEBHOOK_HEALTH: &[Seed] = &[
+    ("Webhooks: failing", "webhook.failing", "", "webhook_failing", Recipient::List("system_alerts"), &[]),
+    ("Webhooks: disabled", "webhook.disabled", "", "webhook_disabled", Recipient::List("system_alerts"), &[]),
+];
+
 /// Adds the default routes; to be called once, in the transaction that marks the database as seeded.
 pub async fn seed(conn: &mut Conn, ids: &IdGenerator, now: Timestamp) -> Result<()> {
-    for (name, event_type, condition, template, recipient, variables) in SEEDS {
+    add(conn, ids, now, SEEDS).await
+}
+
+/// Adds the default routes of the events about endpoints, of which older databases know nothing; once, as [`seed`].
+pub async fn seed_webhook_health(conn: &mut Conn, ids: &IdGenerator, now: Timestamp) -> Result<()> {
+    add(conn, ids, now, WEBHOOK_HEALTH).await
+}
+
+async fn add(conn: &mut Conn, ids: &IdGenerator, now: Timestamp, seeds: &[Seed]) -> Result<()> {
+    for (name, event_type, condition, template, recipient, variables) in seeds {
+        // Somebody may have given this name to a route of theirs.
+        if store::has_name(conn, name).await? {
+            continue;
+        }
         let recipients = match recipient {
             Recipient::List(list) => Recipients::List((*list).to_owned()),
             Recipient::Field(field) => Recipients::Field((*field).to_owned()),
@@ -134,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_default_route_compiles_and_takes_a_type_of_the_catalogue() {
-        for (name, event_type, condition, _, _, variables) in SEEDS {
+        for (name, event_type, condition, _, _, variables) in SEEDS.iter().chain(WEBHOOK_HEALTH) {
             assert!(catalogue::find(event_type).is_some(), "{name}");
             let condition = if condition.is_empty() { "true" } else { condition };
             Expression::compile(condition).unwrap();

@@ -96,6 +96,12 @@ pub(super) async fn find(conn: &mut Conn, id: &str) -> Result<Route> {
     row.ok_or_else(|| Error::not_found("route", id))?.try_into()
 }
 
+/// Whether a route has this name.
+pub(super) async fn has_name(conn: &mut Conn, name: &str) -> Result<bool> {
+    let query = diesel::select(diesel::dsl::exists(routes::table.filter(routes::name.eq(name))));
+    Ok(on!(conn, |c| query.get_result(c).await)?)
+}
+
 /// Adds a route.
 pub(super) async fn insert(conn: &mut Conn, route: &Route) -> Result<()> {
     let insert = diesel::insert_into(routes::table).values(RouteRow::from(route));

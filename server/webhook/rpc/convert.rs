@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::super::health::Record;
 use super::super::log::Exchange;
 use super::super::log::store::Delivery;
 use super::super::mode::{Batching, DeliveryMode};
@@ -210,8 +211,20 @@ fn error_kind(failure: &str, failed: bool, status: Option<i32>) -> pb::WebhookEr
     }
 }
 
+/// How an endpoint fares, and whether this node only probes it.
+fn health(record: Record, probing: bool) -> pb::WebhookHealth {
+    pb::WebhookHealth {
+        failing_since: record.failing_since.map(timestamp),
+        failures: record.failures,
+        last_success_time: record.last_success_at.map(timestamp),
+        last_failure_time: record.last_failure_at.map(timestamp),
+        last_error: record.last_error,
+        probing,
+    }
+}
+
 /// An endpoint as it is shown now.
-pub(super) fn wire(webhook: Webhook, now: Timestamp) -> pb::Webhook {
+pub(super) fn wire(webhook: Webhook, probing: bool, now: Timestamp) -> pb::Webhook {
     let signing = match webhook.signing() {
         Signing::Hmac => pb::WebhookSigning::HmacSha256,
         Signing::Ed25519 => pb::WebhookSigning::Ed25519,
@@ -229,6 +242,8 @@ pub(super) fn wire(webhook: Webhook, now: Timestamp) -> pb::Webhook {
         batching: webhook.options.batching.map(pb::WebhookBatching::from),
         public_key: webhook.public_key,
         previous_secret_expire_time: end.map(timestamp),
+        health: Some(health(webhook.health, probing)),
+        disabled_reason: webhook.disabled_reason,
         id: webhook.id,
         name: webhook.name,
         url: webhook.url,

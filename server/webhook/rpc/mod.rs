@@ -263,6 +263,8 @@ impl pb::webhook_service_server::WebhookService for Rpc {
 
 impl Rpc {
     fn wire(&self, webhook: Webhook) -> pb::Webhook {
-        convert::wire(webhook, self.0.clock.now())
+        let endpoint = self.0.directory.find(&webhook.id);
+        let probing = endpoint.is_some_and(|endpoint| endpoint.pulse.is_open());
+        convert::wire(webhook, probing, self.0.clock.now())
     }
 }

@@ -1,9 +1,6 @@
 //! What may be kept, and what becomes of the key.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::clock::Timestamp;
 use crate::error::Violation;
 use crate::webhook::policy::Options;
 
@@ -25,15 +22,10 @@ fn webhook(url: &str, ca_certificates: &str, client_certificate: &str) -> Webhoo
         name: "one".into(),
         url: url.into(),
         event_types: vec!["*".into()],
-        description: String::new(),
         active: true,
-        headers: BTreeMap::new(),
         options,
-        public_key: String::new(),
-        previous_secret_expires_at: None,
         version: 1,
-        created_at: Timestamp::from_micros(0),
-        updated_at: Timestamp::from_micros(0),
+        ..Webhook::default()
     }
 }
 

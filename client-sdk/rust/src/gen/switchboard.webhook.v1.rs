@@ -30,6 +30,30 @@ pub struct WebhookRateLimit {
     #[prost(message, optional, tag = "2")]
     pub period: ::core::option::Option<::prost_types::Duration>,
 }
+/// How an endpoint fares. All nodes together know it within a second or two.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WebhookHealth {
+    /// Since when every request failed; unset when the last one did not. After an hour of it (`webhook.failing_after_hours`)
+    /// `webhook.failing` is published, after five days (`webhook.disable_after_days`) the endpoint is disabled.
+    #[prost(message, optional, tag = "1")]
+    pub failing_since: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many failed since then.
+    #[prost(int64, tag = "2")]
+    pub failures: i64,
+    /// When a request last succeeded, to the hour while all is well; unset when none has.
+    #[prost(message, optional, tag = "3")]
+    pub last_success_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When one last failed; unset when none has.
+    #[prost(message, optional, tag = "4")]
+    pub last_failure_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it failed.
+    #[prost(string, tag = "5")]
+    pub last_error: ::prost::alloc::string::String,
+    /// Whether only probes are sent for now, because so many failed in a row. The others wait, and are not counted as tried.
+    /// Each node decides for itself; this is what the one that answers does.
+    #[prost(bool, tag = "6")]
+    pub probing: bool,
+}
 /// An HTTP endpoint that wants events.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Webhook {
@@ -49,7 +73,8 @@ pub struct Webhook {
     /// Notes; at most 1024 characters.
     #[prost(string, tag = "5")]
     pub description: ::prost::alloc::string::String,
-    /// Whether events are sent to it.
+    /// Whether events are sent to it. The server sets it to false when every request fails for days, or one is answered with
+    /// 410 Gone; setting it to true again begins anew.
     #[prost(bool, tag = "6")]
     pub active: bool,
     /// Headers added to every request, at most 20. Those that the server or HTTP itself sets are refused.
@@ -104,6 +129,12 @@ pub struct Webhook {
     /// the key that is there. Input only.
     #[prost(string, tag = "21")]
     pub client_key: ::prost::alloc::string::String,
+    /// How it fares. Output only.
+    #[prost(message, optional, tag = "22")]
+    pub health: ::core::option::Option<WebhookHealth>,
+    /// Why the server made it inactive; empty when it did not. Output only.
+    #[prost(string, tag = "23")]
+    pub disabled_reason: ::prost::alloc::string::String,
 }
 /// One event on its way to one endpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,15 +1,9 @@
 //! The wiring: which part gets which.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use axum::Router;
-use tokio::sync::Notify;
-use tonic::service::Routes;
+mod router;
 
 use super::{Machine, Stops, files, follow, mail, retention, webhooks};
-use crate::apikey::{self, ApiKeyService, Verifier};
+use crate::apikey::{ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::group::{Lane, Writer};
@@ -17,39 +11,30 @@ use crate::db::keyring::Keyring;
 use crate::delivery::engine::Parts;
 use crate::delivery::{Engine, Limits, Node};
 use crate::email::activity::{ActivityContext, ActivityWrite};
-use crate::email::bounce::BounceService;
 use crate::email::intake::Intake;
-use crate::email::library::{Library, LibraryService, rpc::Rpc as TemplateRpc};
-use crate::email::links::{self, Links};
-use crate::email::queue::QueueService;
-use crate::email::recipient::{self, RecipientListService};
-use crate::email::retention::EmailTraces;
+use crate::email::library::Library;
+use crate::email::links::Links;
+use crate::email::recipient;
 use crate::email::smtp::SmtpTransport;
-use crate::email::suppression::{self, SuppressionService};
-use crate::email::trial::SmtpTrial;
-use crate::email::{self, Composer, EmailChannel, EmailFanout, EmailService, EnqueueWrite, SharedConfig};
+use crate::email::{self, Composer, EmailChannel, EmailFanout, EnqueueWrite, SharedConfig};
 use crate::error::Result;
 use crate::event::bus::Bus;
-use crate::event::registry::{Registry, RegistryService};
-use crate::event::route::{self, RouteService};
-use crate::event::rpc::{EventRpc, RouteRpc};
-use crate::event::{self, EventService, Fanout, PublishContext, PublishWrite};
+use crate::event::registry::Registry;
+use crate::event::route;
+use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
-use crate::notification;
 use crate::pb;
-use crate::pb::switchboard as contract;
 use crate::rpc::http::Health;
 use crate::rpc::methods::Methods;
-use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
-use crate::settings::{self, SettingsService};
+use crate::settings::SettingsService;
 use crate::telemetry::Metrics;
-use crate::webhook::keys::{self, PublishedKeys};
-use crate::webhook::pull::Pulls;
+use crate::webhook::health::Keeper;
 use crate::webhook::stats::Tally;
-use crate::webhook::{
-    self, Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout, WebhookService,
-    WebhookTraces,
-};
+use crate::webhook::{Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How long attempts under way may take once the server shuts down: somewhat more than the longest that one can take.
 pub(super) const ATTEMPT_DRAIN: Duration = Duration::from_secs(33);
@@ -122,6 +107,7 @@ pub struct Wired {
     defaults: Arc<Defaults>,
     sender: Arc<Sender>,
     tally: Arc<Tally>,
+    keeper: Arc<Keeper>,
 }
 
 impl Wired {
@@ -218,6 +204,16 @@ impl Wired {
         writer.start(&stops.writers, &stops.writer);
         webhook_engine.start().await?;
         email_engine.start().await?;
+        let keeper = Arc::new(Keeper {
+            db: db.clone(),
+            directory: Arc::clone(&directory),
+            defaults: Arc::clone(&defaults),
+            engine: webhook_engine.clone(),
+            publishes: publishes.clone(),
+            ids: Arc::clone(ids),
+            clock: machine.clock.clone(),
+            metrics: Arc::clone(&metrics),
+        });
         let wired = Self {
             node,
             api_keys: ground.api_keys(),
@@ -243,6 +239,7 @@ impl Wired {
             defaults,
             sender,
             tally,
+            keeper,
             ground,
         };
         wired.follow(stops);
@@ -271,6 +268,7 @@ impl Wired {
         };
         stops.tasks.spawn(retention.run());
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
+        stops.tasks.spawn(Arc::clone(&self.keeper).run(stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
             webhooks: self.webhook_engine.clone(),
@@ -293,164 +291,13 @@ impl Wired {
         }
     }
 
-    /// Everything that the port serves.
-    pub(super) async fn router(&self, config: &Config, stops: &Stops) -> Result<Router> {
-        let Ground { db, keyring, machine, ids } = &self.ground;
-        let clock = || machine.clock.clone();
-        let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.api_keys.verifier) as _;
-        let events = Arc::new(EventService {
-            db: db.clone(),
-            publishes: self.publishes.clone(),
-            registry: Arc::clone(&self.registry),
-            bus: Arc::clone(&self.bus),
-            traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
-            ids: Arc::clone(ids),
-            clock: clock(),
-        });
-        let registry =
-            || RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
-        let routes = RouteService {
-            db: db.clone(),
-            email: Arc::clone(&self.email_fanout) as _,
-            ids: Arc::clone(ids),
-            clock: clock(),
-        };
-        let lists = RecipientListService {
-            db: db.clone(),
-            routes: Arc::clone(&self.email_fanout) as _,
-            clock: clock(),
-        };
-        let suppressions = SuppressionService { db: db.clone(), clock: clock() };
-        let webhooks = WebhookService {
-            db: db.clone(),
-            directory: Arc::clone(&self.directory),
-            sealer: keyring.sealer.clone(),
-            random: machine.random.clone(),
-            rules: self.rules.clone(),
-            engine: self.webhook_engine.clone(),
-            sender: Arc::clone(&self.sender),
-            tally: Arc::clone(&self.tally),
-            pulls: Pulls::new(Arc::clone(&self.bus), stops.port.clone()),
-            event_types: registry(),
-            ids: Arc::clone(ids),
-            clock: clock(),
-        };
-        let queue = QueueService {
-            db: db.clone(),
-            engine: self.email_engine.clone(),
-            transport: Arc::clone(&self.transport) as _,
-            config: Arc::clone(&self.config),
-            clock: clock(),
-        };
-        let emails = EmailService {
-            enqueue: self.enqueues.clone(),
-            library: Arc::clone(&self.library),
-            ids: Arc::clone(ids),
-            clock: clock(),
-        };
-        let source = notification::stream::Source {
-            db: db.clone(),
-            bus: Arc::clone(&self.bus),
-            authenticate: Arc::clone(&authenticate),
-            clock: clock(),
-            stop: stops.port.clone(),
-        };
-
-        let templates = TemplateRpc(Arc::new(LibraryService {
-            db: db.clone(),
-            library: Arc::clone(&self.library),
-            config: Arc::clone(&self.config),
-            clock: clock(),
-        }));
-        let bounces = BounceService { db: db.clone(), ids: Arc::clone(ids), clock: clock() };
-        let settings = Arc::clone(&self.settings);
-        let preview = move |new| mail::preview(&settings, new);
-        let trial = SmtpTrial { preview: Arc::new(preview), ids: Arc::clone(ids), clock: clock() };
-        let emails = email::rpc::Rpc {
-            emails: Arc::new(emails),
-            queue: Arc::new(queue),
-            trial: Arc::new(trial),
-            bounces: Arc::new(bounces),
-        };
-        let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
-        let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
-        macro_rules! service {
-            ($package:ident, $module:ident, $server:ident, $service:expr) => {
-                service!($package, $module, $server, $service, MESSAGE_LIMIT)
-            };
-            ($package:ident, $module:ident, $server:ident, $service:expr, $limit:expr) => {
-                contract::$package::v1::$module::$server::new($service).max_decoding_message_size($limit)
-            };
-        }
-        let event_rpc = EventRpc { events: Arc::clone(&events), registry: registry() };
-        let services = Routes::new(service!(event, event_service_server, EventServiceServer, event_rpc))
-            .add_service(service!(
-                event,
-                route_service_server,
-                RouteServiceServer,
-                RouteRpc { routes, events }
-            ))
-            .add_service(service!(
-                webhook,
-                webhook_service_server,
-                WebhookServiceServer,
-                webhook::rpc::Rpc(Arc::new(webhooks))
-            ))
-            .add_service(service!(
-                email,
-                email_service_server,
-                EmailServiceServer,
-                emails,
-                email::rpc::MESSAGE_LIMIT
-            ))
-            .add_service(service!(email, template_service_server, TemplateServiceServer, templates))
-            .add_service(service!(
-                email,
-                recipient_list_service_server,
-                RecipientListServiceServer,
-                recipient::rpc::Rpc(lists)
-            ))
-            .add_service(service!(
-                email,
-                suppression_service_server,
-                SuppressionServiceServer,
-                suppression::rpc::Rpc(suppressions)
-            ))
-            .add_service(service!(apikey, api_key_service_server, ApiKeyServiceServer, keys))
-            .add_service(service!(
-                settings,
-                settings_service_server,
-                SettingsServiceServer,
-                settings::rpc::Rpc(Arc::clone(&self.settings))
-            ))
-            .add_service(service!(
-                notification,
-                notification_service_server,
-                NotificationServiceServer,
-                live
-            ));
-        let recipients = links::http::Recipients {
-            links: Links::new(&keyring.link_mac, ""),
-            activities: self.activities.clone(),
-            config: Arc::clone(&self.config),
-            ids: Arc::clone(ids),
-            clock: clock(),
-        };
-        let shared = Shared {
-            authenticate,
-            metrics: Arc::clone(&self.metrics),
-            allowed_origins: config.allow_origin.clone(),
-            reflection: config.reflection,
-        };
-        let published = PublishedKeys { directory: Arc::clone(&self.directory), clock: clock() };
-        let pages = links::http::routes(recipients).merge(keys::routes(published));
-        rpc::router(services, &shared, self.health.clone(), pages).await
-    }
-
     /// Gives back what was in hand; the last step of a drain.
     pub(super) async fn give_back(&self) {
         if let Err(error) = self.tally.flush(&self.ground.db).await {
             tracing::warn!(%error, "the last statistics of webhooks are lost");
+        }
+        if let Err(error) = self.keeper.flush().await {
+            tracing::warn!(%error, "the last that was noted of the health of webhooks is lost");
         }
         let gave = async {
             self.webhook_engine.release().await?;
@@ -480,6 +327,9 @@ async fn seed(ground: &Ground) -> Result<()> {
                 if crate::db::revision::mark(conn, "seeded").await? {
                     recipient::seed(conn, now).await?;
                     route::seed(conn, &ids, now).await?;
+                }
+                if crate::db::revision::mark(conn, "seeded_webhook_health").await? {
+                    route::seed_webhook_health(conn, &ids, now).await?;
                 }
                 Ok(())
             })
