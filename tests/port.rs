@@ -29,7 +29,7 @@ async fn http1(server: &Server, request: Request<Full<Bytes>>) -> Response<Bytes
     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
 }
 
-async fn get(server: &Server, path: &str) -> Response<Bytes> {
+pub async fn get(server: &Server, path: &str) -> Response<Bytes> {
     let request = Request::get(path).header("host", server.address());
     http1(server, request.body(Full::default()).unwrap()).await
 }

@@ -19,6 +19,7 @@ use crate::deliveries::{all_to, now, publish_many, until, webhook_ids};
 use crate::harness::receiver::{Behaviour, Receiver};
 use crate::harness::server::{Backend, Server};
 use crate::harness::{SOON, eventually, on_both};
+use crate::port::get as get_path;
 use crate::settings::set;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -275,6 +276,12 @@ on_both! {
         server.advance(Duration::from_secs(6));
         published.extend(publish_many(&server.client, "a.b", 1).await);
         is_probed(true).await;
+        eventually("the metrics count it", async || {
+            let metrics = get_path(&server, "/metrics").await;
+            let text = String::from_utf8_lossy(metrics.body()).into_owned();
+            text.contains("switchboard_webhook_open_breakers 1").then_some(())
+        })
+        .await;
 
         published.extend(publish_many(&server.client, "a.b", 500).await);
         let waiting = eventually("500 deliveries wait", async || {

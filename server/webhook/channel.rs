@@ -26,6 +26,9 @@ const LEAST_BODY: usize = 1_024;
 /// When to try again when a limit can not be read.
 const UNCOUNTED_WAIT: Duration = Duration::from_secs(1);
 
+/// What becomes of a delivery that no request is made for, and why.
+type Instead = (Outcome, String);
+
 /// The webhook channel of the delivery engine.
 pub struct WebhookChannel {
     /// The endpoints.
@@ -71,18 +74,18 @@ impl WebhookChannel {
     ///
     /// # Errors
     /// What becomes of them instead.
-    fn destination(&self, lane: &str) -> Result<Arc<Endpoint>, Attempt> {
+    fn destination(&self, lane: &str) -> Result<Arc<Endpoint>, Instead> {
         match self.directory.find(lane) {
             Some(endpoint) if endpoint.mode == DeliveryMode::Pulled => {
-                Err(failed(Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into()))
+                Err((Outcome::Withdrawn, "the endpoint is pulled: nothing is sent to it".into()))
             }
             Some(endpoint) if endpoint.active => match endpoint.pulse.start(self.sender.clock.now()) {
-                Leave::Wait(until) => Err(failed(Outcome::Held { until }, health::hold(until).why)),
+                Leave::Wait(until) => Err((Outcome::Held { until }, health::hold(until).why)),
                 Leave::Free | Leave::Probe => Ok(endpoint),
             },
-            Some(_) => Err(failed(Outcome::Withdrawn, "the endpoint is not active".into())),
+            Some(_) => Err((Outcome::Withdrawn, "the endpoint is not active".into())),
             // It was deleted, and then its delivery is gone too; or its secret can not be opened, and that can be mended.
-            None => Err(failed(Outcome::Retry { after: None }, "the endpoint can not be used".into())),
+            None => Err((Outcome::Retry { after: None }, "the endpoint can not be used".into())),
         }
     }
 
@@ -142,7 +145,7 @@ impl Channel for WebhookChannel {
     async fn attempt(&self, job: &Leased<Arc<Fact>>) -> Attempt {
         match self.destination(&job.lane) {
             Ok(endpoint) => self.request(&endpoint, self.sender.send(&endpoint, &job.id, &job.payload)).await,
-            Err(instead) => instead,
+            Err((outcome, why)) => failed(outcome, why),
         }
     }
 
@@ -159,20 +162,21 @@ impl Channel for WebhookChannel {
         let Some(first) = jobs.first() else {
             return Vec::new();
         };
-        let attempt = match self.destination(&first.lane) {
-            Ok(endpoint) => match self.take_request(&first.lane).await {
-                Ok(None) => {
+        // Before the endpoint is asked: a probe that it grants must be made.
+        let attempt = match self.take_request(&first.lane).await {
+            Ok(None) => match self.destination(&first.lane) {
+                Ok(endpoint) => {
                     let facts = jobs.iter().map(|job| &*job.payload).collect();
                     self.request(&endpoint, self.sender.send_batch(&endpoint, facts)).await
                 }
-                Ok(Some(until)) => failed(Outcome::Held { until }, "the limit of requests is used up".into()),
-                Err(error) => {
-                    tracing::warn!(webhook = &*first.lane, %error, "a limit could not be read");
-                    let until = self.sender.clock.now() + UNCOUNTED_WAIT;
-                    failed(Outcome::Held { until }, "the limit of requests could not be read".into())
-                }
+                Err((outcome, why)) => failed(outcome, why),
             },
-            Err(instead) => instead,
+            Ok(Some(until)) => failed(Outcome::Held { until }, "the limit of requests is used up".into()),
+            Err(error) => {
+                tracing::warn!(webhook = &*first.lane, %error, "a limit could not be read");
+                let until = self.sender.clock.now() + UNCOUNTED_WAIT;
+                failed(Outcome::Held { until }, "the limit of requests could not be read".into())
+            }
         };
         shared(attempt, jobs.len())
     }
