@@ -47,8 +47,15 @@ use crate::report::Report;
 use crate::stage::Parts;
 
 /// What must be 0 wherever it is counted.
-const FAULTS: [&str; 6] =
-    ["lost", "duplicates", "unknown", "neighbour's duplicates", "neighbour's unknown", "followed"];
+const FAULTS: [&str; 7] = [
+    "lost",
+    "duplicates",
+    "unknown",
+    "neighbour's duplicates",
+    "neighbour's unknown",
+    "followed",
+    "order violations",
+];
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -98,7 +105,10 @@ async fn measure(options: Options) -> Result<()> {
     outcome?;
     let faults: f64 = FAULTS.into_iter().map(|fault| report.total(fault)).sum();
     if faults > 0.0 {
-        Err(format!("{faults} deliveries were lost, came twice, are unknown or went elsewhere").into())
+        Err(format!(
+            "{faults} deliveries were lost, came twice or out of order, are unknown or went elsewhere"
+        )
+        .into())
     } else {
         Ok(())
     }

@@ -68,6 +68,8 @@ pub enum Scenario {
     SlowNeighbour,
     /// The time from send to arrival at healthy endpoints, alone and beside a thousand hostile ones.
     Hostile,
+    /// Webhook deliveries per second to an endpoint that wants each subject's events in order.
+    Ordered,
     /// Webhook deliveries per second while a million others wait for another endpoint.
     Pending,
     /// Webhook deliveries per second on a database that has made ten million before.

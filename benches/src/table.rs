@@ -6,7 +6,7 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 11] = [
+const TITLES: [(&str, &str); 12] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
@@ -14,6 +14,7 @@ const TITLES: [(&str, &str); 11] = [
     ("latency", "From send to arrival at 100 events a second, open loop, one endpoint"),
     ("slow-neighbour", "The same, alone and beside an endpoint that answers after 10 s"),
     ("hostile", "20 events a second for 100 healthy endpoints, alone and beside 1,000 hostile ones"),
+    ("ordered", "Webhook deliveries to one endpoint in the order of each subject"),
     ("pending", "Webhook deliveries to one endpoint while others wait for another one"),
     ("history", "Webhook deliveries to one endpoint on a database with a past"),
     ("email", "Mails of 4 KiB to smtp-sink over 20 connections"),

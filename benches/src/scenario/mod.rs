@@ -7,6 +7,7 @@ mod history;
 mod hostile;
 mod latency;
 mod open_loop;
+mod ordered;
 mod pending;
 mod publish;
 mod reconcile;
@@ -40,6 +41,11 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
     if options.wants(Scenario::Hostile) {
         let stage = parts.stage(backend).await?;
         hostile::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
+    if options.wants(Scenario::Ordered) {
+        let stage = parts.stage(backend).await?;
+        ordered::measure(&stage, report).await?;
         stage.stop().await?;
     }
     if options.wants(Scenario::Email) {

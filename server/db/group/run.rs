@@ -15,14 +15,16 @@ use crate::error::{Error, Kind};
 
 type Batches = Vec<Box<dyn AnyBatch>>;
 
-/// How often a group may find its context out of date before that counts as a fault.
-const REFRESHES: usize = 5;
+/// How often a group may find its context out of date, or itself in another's way, before that counts as a fault.
+const TRIES: usize = 5;
 
 /// How a transaction ended.
 enum End {
     Committed,
     /// This batch's context is out of date; nothing was written.
     Stale(usize),
+    /// Another transaction was in the way; nothing was written, and the same may succeed now.
+    Clash(DieselError),
     /// The database refused a statement; nothing was written, so that parts may be tried again.
     Refused(DieselError),
     /// Whether anything was written is not known, or trying again is of no use.
@@ -67,7 +69,8 @@ async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> 
         Ok(conn) => conn,
         Err(error) => return Err((batches, Trouble::Failed(failure(&error)))),
     };
-    for _ in 0..REFRESHES {
+    let mut clash = None;
+    for _ in 0..TRIES {
         let (back, end) = match &mut conn {
             Conn::Sqlite(handle) => {
                 let run = handle.spawn_blocking(move |c| Ok(sqlite(c, batches)));
@@ -94,6 +97,7 @@ async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> 
                     return Err((batches, Trouble::Failed(failure(&error))));
                 }
             }
+            End::Clash(error) => clash = Some(error),
             End::Refused(error) => {
                 let alone = batches.len() == 1 && batches[0].len() == 1;
                 let trouble = if alone { Trouble::Failed(failure(&error.into())) } else { Trouble::Refused };
@@ -102,8 +106,11 @@ async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> 
             End::Broken(error) => return Err((batches, Trouble::Failed(failure(&error.into())))),
         }
     }
-    let failure = Failure { kind: Kind::Unavailable, message: "the subscriptions change too fast".into() };
-    Err((batches, Trouble::Failed(failure)))
+    let message = match clash {
+        Some(error) => format!("other transactions were in the way: {error}"),
+        None => "the subscriptions change too fast".into(),
+    };
+    Err((batches, Trouble::Failed(Failure { kind: Kind::Unavailable, message })))
 }
 
 fn failure(error: &Error) -> Failure {
@@ -168,7 +175,19 @@ fn of_fault(index: usize, fault: Fault) -> End {
         Fault::Database(error) => match &error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
             | DieselError::BrokenTransactionManager => End::Broken(error),
+            _ if is_clash(&error) => End::Clash(error),
             _ => End::Refused(error),
         },
+    }
+}
+
+/// Whether only the time was wrong: PostgreSQL ended the transaction for the sake of another one, or a partition was made
+/// for a row on its way to the default one.
+fn is_clash(error: &DieselError) -> bool {
+    let DieselError::DatabaseError(kind, info) = error else { return false };
+    match kind {
+        DatabaseErrorKind::SerializationFailure => true,
+        DatabaseErrorKind::CheckViolation => info.message().contains("partition constraint"),
+        _ => info.message().contains("deadlock detected"),
     }
 }

@@ -18,6 +18,8 @@ struct Waiting {
     id: String,
     #[diesel(sql_type = Instant)]
     next_attempt_at: Timestamp,
+    #[diesel(sql_type = Text)]
+    status: String,
 }
 
 /// Says on up to `limit` due rows of a lane, from `cursor` on, that they are held, and why.  Their time stays, and with
@@ -35,11 +37,12 @@ pub(in crate::delivery) async fn label_held(
     db.transaction(move |conn| {
         Box::pin(async move {
             let (name, column) = (table.name(), table.lane_column());
+            // So many rows, whether they have their label or not: what a look costs is bounded.
             let find = |b: [&str; 5]| {
                 let [b1, b2, b3, b4, b5] = b;
                 format!(
-                    "SELECT id, next_attempt_at FROM {name}
-                     WHERE {WAITING} AND status <> 'held' AND {column} = {b1} AND next_attempt_at <= {b2}
+                    "SELECT id, next_attempt_at, status FROM {name}
+                     WHERE {WAITING} AND {column} = {b1} AND next_attempt_at <= {b2}
                        AND (next_attempt_at, id) > ({b3}, {b4})
                      ORDER BY next_attempt_at, id LIMIT {b5}"
                 )
@@ -60,31 +63,40 @@ pub(in crate::delivery) async fn label_held(
                 Conn::Postgres(c) => run!(c, ["$1", "$2", "$3", "$4", "$5"]),
                 Conn::Sqlite(c) => run!(c, ["?"; 5]),
             };
-            let label = |b: [&str; 3]| {
-                let [b1, b2, b3] = b;
+            let full = rows.len() as i64 == limit;
+            let unlabelled = rows.iter().any(|row| row.status != "held");
+            let Some(last) = rows.into_iter().next_back().map(|row| (row.next_attempt_at, row.id)) else {
+                return Ok(None);
+            };
+            let label = |b: [&str; 7]| {
+                let [b1, b2, b3, b4, b5, b6, b7] = b;
                 format!(
                     "UPDATE {name} SET status = 'held', error_message = {b1}, updated_at = {b2}
-                     WHERE id = {b3} AND status IN ('scheduled', 'pending', 'retrying')"
+                     WHERE {WAITING} AND status <> 'held' AND {column} = {b3}
+                       AND (next_attempt_at, id) > ({b4}, {b5}) AND (next_attempt_at, id) <= ({b6}, {b7})"
                 )
             };
             macro_rules! run {
-                ($c:expr, $placeholders:expr, $id:expr) => {
+                ($c:expr, $placeholders:expr) => {
                     diesel::sql_query(label($placeholders))
                         .bind::<Text, _>(&why)
                         .bind::<Instant, _>(now)
-                        .bind::<Text, _>($id)
+                        .bind::<Text, _>(&lane)
+                        .bind::<Instant, _>(cursor.0)
+                        .bind::<Text, _>(&cursor.1)
+                        .bind::<Instant, _>(last.0)
+                        .bind::<Text, _>(&last.1)
                         .execute(&mut ***$c)
                         .await?
                 };
             }
-            for row in &rows {
+            if unlabelled {
                 match conn {
-                    Conn::Postgres(c) => run!(c, ["$1", "$2", "$3"], &row.id),
-                    Conn::Sqlite(c) => run!(c, ["?"; 3], &row.id),
+                    Conn::Postgres(c) => run!(c, ["$1", "$2", "$3", "$4", "$5", "$6", "$7"]),
+                    Conn::Sqlite(c) => run!(c, ["?"; 7]),
                 };
             }
-            let full = rows.len() as i64 == limit;
-            Ok(rows.into_iter().next_back().filter(|_| full).map(|row| (row.next_attempt_at, row.id)))
+            Ok(Some(last).filter(|_| full))
         })
     })
     .await
