@@ -23,6 +23,8 @@ mod publish;
 mod real_postfix;
 mod routes;
 mod settings;
+mod settings_given;
+mod settings_history;
 mod signatures;
 mod smtp_lane;
 mod storage;

@@ -17,7 +17,7 @@ use crate::event::PublishContext;
 use crate::event::bus::Bus;
 use crate::event::registry::Registry;
 use crate::event::request;
-use crate::settings::SettingsService;
+use crate::settings::{SettingsService, history};
 use crate::telemetry::Metrics;
 use crate::webhook::stats::{self, Tally};
 use crate::webhook::{Defaults, WebhookChannel, rotation};
@@ -36,8 +36,6 @@ pub(super) fn settings(
     webhook_defaults: Arc<Defaults>,
     webhook_engine: Engine<WebhookChannel>,
 ) {
-    settings.check_with(mail::check);
-    settings.check_with(webhooks::check);
     settings.follow(move |values| {
         let config = mail::config(values);
         transport.reconfigure(&config.providers);
@@ -108,6 +106,9 @@ pub(super) async fn housekeeping(db: Db, clock: SharedClock, stop: CancellationT
         }
         if let Err(error) = suppression::forget_expired(&db, clock.now()).await {
             tracing::warn!(%error, "suppressions that have ended could not be forgotten");
+        }
+        if let Err(error) = history::forget_old(&db, clock.now()).await {
+            tracing::warn!(%error, "old revisions of the settings could not be forgotten");
         }
         if let Err(error) = stats::tidy(&db, clock.now()).await {
             tracing::warn!(%error, "old statistics could not be put together");

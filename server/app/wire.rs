@@ -126,9 +126,16 @@ impl Wired {
         event::log::create(db, i64::from_le_bytes(number)).await?;
         seed(&ground).await?;
 
-        let settings =
-            SettingsService::open(db.clone(), keyring.sealer.clone(), clock.clone(), &config.environment);
-        let settings = Arc::new(settings.await?);
+        let given = settings::Given {
+            flags: config.set.clone(),
+            environment: config.environment.clone(),
+            file: config.file.clone(),
+        };
+        let settings = SettingsService::open(db.clone(), keyring, clock.clone(), &given).await?;
+        let settings = Arc::new(settings);
+        settings.check_with(mail::check);
+        settings.check_with(webhooks::check);
+        settings.check_given()?;
         let registry = Arc::new(Registry::default());
         let email_config: SharedConfig = Arc::new(ArcSwap::from_pointee(mail::config(&settings.values())));
         let metrics = Arc::new(Metrics::default());

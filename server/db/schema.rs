@@ -432,6 +432,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    settings_revisions (revision, key) {
+        revision -> BigInt,
+        key -> Text,
+        secret -> Bool,
+        old_value -> Nullable<Text>,
+        new_value -> Nullable<Text>,
+        action -> Text,
+        actor -> Text,
+        reason -> Text,
+        created_at -> Instant,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     event_log,
     events,
@@ -460,5 +477,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_activities,
     webhook_former_secrets,
     webhook_stats,
-    webhook_versions
+    webhook_versions,
+    settings_revisions
 );
