@@ -24,6 +24,8 @@ use crate::webhook::{Defaults, WebhookChannel, rotation};
 
 /// How often a node looks whether another one changed something.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a node looks whether another one changed settings: one row by its key.
+const SETTINGS_POLL: Duration = Duration::from_millis(250);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// Hands the settings to whom they concern, now and whenever they change.
@@ -62,10 +64,19 @@ pub(super) fn settings(
     });
 }
 
+/// Reads the settings that another node changed: on their own and often, so that nothing else holds them up and a change
+/// is everywhere well within a second.
+pub(super) async fn settings_of_other_nodes(settings: Arc<SettingsService>, stop: CancellationToken) {
+    while !cancelled_within(SETTINGS_POLL, &stop).await {
+        if let Err(error) = settings.reload().await {
+            tracing::warn!(%error, "settings of other nodes could not be read");
+        }
+    }
+}
+
 /// Reads what another node changed.
 pub(super) async fn other_nodes(
     db: Db,
-    settings: Arc<SettingsService>,
     context: Arc<PublishContext>,
     library: Arc<Library>,
     webhook_engine: Engine<WebhookChannel>,
@@ -73,7 +84,6 @@ pub(super) async fn other_nodes(
 ) {
     while !cancelled_within(POLL, &stop).await {
         let read = async {
-            settings.reload().await?;
             let mut conn = db.reader().await?;
             library.follow(&mut conn).await?;
             if revision::current(&mut conn, revision::SUBSCRIPTIONS).await? != context.registry.revision() {

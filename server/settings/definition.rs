@@ -163,6 +163,11 @@ fn check_pem(kind: Type, text: &str) -> Result<(), String> {
     if text.is_empty() || framed && plain { Ok(()) } else { Err(format!("must be {what}")) }
 }
 
+/// All of them, by key.
+pub fn all() -> impl Iterator<Item = &'static Definition> {
+    CATALOGUE.iter()
+}
+
 /// The definition of this key.
 pub fn find(key: &str) -> Option<&'static Definition> {
     CATALOGUE.iter().find(|definition| definition.key == key)

@@ -14,8 +14,10 @@ pub mod rpc;
 mod service;
 mod store;
 mod values;
+mod watch;
 
 pub use change::Terms;
 pub use given::Given;
 pub use service::SettingsService;
 pub use values::{Origin, Values};
+pub use watch::Watches;

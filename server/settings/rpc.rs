@@ -2,8 +2,10 @@
 
 mod convert;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::stream::{Stream, unfold};
 use tonic::{Request, Response, Status};
 
 use super::catalogue::CATALOGUE;
@@ -11,24 +13,32 @@ use super::change::Terms;
 use super::definition::{self, Definition};
 use super::service::SettingsService;
 use super::values::Values;
+use super::watch::{Watch, Watches, Wish};
 use crate::error::Error;
 use crate::pb::switchboard::settings::v1 as pb;
 use crate::rpc::Principal;
-use crate::rpc::convert::json_value;
+use crate::rpc::convert::{from_duration, json_value};
 use crate::rpc::mask;
 use crate::rpc::page::Page;
 
 /// The service.
-pub struct Rpc(pub Arc<SettingsService>);
+pub struct Rpc {
+    /// The use cases.
+    pub settings: Arc<SettingsService>,
+    /// Who watches.
+    pub watches: Watches,
+}
 
 #[tonic::async_trait]
 impl pb::settings_service_server::SettingsService for Rpc {
+    type WatchSettingsStream = Pin<Box<dyn Stream<Item = Result<pb::WatchSettingsResponse, Status>> + Send>>;
+
     async fn list_settings(
         &self,
         request: Request<pb::ListSettingsRequest>,
     ) -> Result<Response<pb::ListSettingsResponse>, Status> {
         let category = request.into_inner().category;
-        let values = self.0.values();
+        let values = self.settings.values();
         let wanted = |definition: &&Definition| category.is_empty() || definition.category() == category;
         let keys = CATALOGUE.iter().filter(wanted).map(|definition| definition.key);
         let settings = keys.filter_map(|key| convert::setting(&values, key)).collect();
@@ -41,7 +51,9 @@ impl pb::settings_service_server::SettingsService for Rpc {
     ) -> Result<Response<pb::GetSettingResponse>, Status> {
         let key = request.into_inner().key;
         let known = definition::find(&key).ok_or_else(|| Error::not_found("setting", &key))?;
-        Ok(Response::new(pb::GetSettingResponse { setting: convert::setting(&self.0.values(), known.key) }))
+        Ok(Response::new(pb::GetSettingResponse {
+            setting: convert::setting(&self.settings.values(), known.key),
+        }))
     }
 
     async fn update_settings(
@@ -53,7 +65,7 @@ impl pb::settings_service_server::SettingsService for Rpc {
         let terms = terms(&principal, reason, &etag, validate_only)?;
         let keys: Vec<String> = values.keys().cloned().collect();
         let new = values.into_iter().map(|(key, value)| (key, json_value(value, 0))).collect();
-        let values = self.0.update(new, terms).await?;
+        let values = self.settings.update(new, terms).await?;
         let (settings, etag) = answer(&values, &keys);
         Ok(Response::new(pb::UpdateSettingsResponse { settings, etag }))
     }
@@ -64,7 +76,7 @@ impl pb::settings_service_server::SettingsService for Rpc {
     ) -> Result<Response<pb::ResetSettingsResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
         let pb::ResetSettingsRequest { keys, etag, validate_only, reason } = request.into_inner();
-        let values = self.0.reset(&keys, terms(&principal, reason, &etag, validate_only)?).await?;
+        let values = self.settings.reset(&keys, terms(&principal, reason, &etag, validate_only)?).await?;
         let (settings, etag) = answer(&values, &keys);
         Ok(Response::new(pb::ResetSettingsResponse { settings, etag }))
     }
@@ -75,7 +87,7 @@ impl pb::settings_service_server::SettingsService for Rpc {
     ) -> Result<Response<pb::ListSettingRevisionsResponse>, Status> {
         let pb::ListSettingRevisionsRequest { key, page_size, page_token } = request.into_inner();
         let page = Page::read("setting revisions", page_size, &page_token, &[&key])?;
-        let (revisions, next_page_token) = self.0.revisions(&key, &page).await?;
+        let (revisions, next_page_token) = self.settings.revisions(&key, &page).await?;
         let revisions = revisions.into_iter().map(convert::revision).collect();
         Ok(Response::new(pb::ListSettingRevisionsResponse { revisions, next_page_token }))
     }
@@ -88,9 +100,39 @@ impl pb::settings_service_server::SettingsService for Rpc {
         let pb::RollbackSettingsRequest { revision, keys, etag, validate_only, reason } =
             request.into_inner();
         let terms = terms(&principal, reason, &etag, validate_only)?;
-        let values = self.0.rollback(revision, &keys, terms).await?;
+        let values = self.settings.rollback(revision, &keys, terms).await?;
         let settings = CATALOGUE.iter().filter_map(|known| convert::setting(&values, known.key)).collect();
         Ok(Response::new(pb::RollbackSettingsResponse { settings, etag: values.revision.to_string() }))
+    }
+
+    async fn watch_settings(
+        &self,
+        request: Request<pb::WatchSettingsRequest>,
+    ) -> Result<Response<Self::WatchSettingsStream>, Status> {
+        let principal = Principal::of(&request)?.clone();
+        let pb::WatchSettingsRequest { after_revision, keys, heartbeat_interval } = request.into_inner();
+        let heartbeat = match heartbeat_interval {
+            None => None,
+            Some(interval) => Some(
+                from_duration(interval)
+                    .ok_or_else(|| Error::field("heartbeat_interval", "must be 1 to 50 seconds"))?,
+            ),
+        };
+        let wish = Wish { after: after_revision, keys, heartbeat };
+        let watch = self.watches.open(&self.settings, principal, wish).await?;
+        let next = |mut watch: Watch| async move {
+            let step = watch.next().await?;
+            Some((step.map(convert::step).map_err(Status::from), watch))
+        };
+        Ok(Response::new(Box::pin(unfold(watch, next))))
+    }
+
+    async fn clear_settings_cache(
+        &self,
+        _request: Request<pb::ClearSettingsCacheRequest>,
+    ) -> Result<Response<pb::ClearSettingsCacheResponse>, Status> {
+        let values = self.settings.clear_cache().await?;
+        Ok(Response::new(pb::ClearSettingsCacheResponse { etag: values.revision.to_string() }))
     }
 
     async fn list_setting_definitions(

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::change::{Rules, checked};
 use super::definition;
@@ -25,6 +26,7 @@ pub struct SettingsService {
     pub(super) rules: Arc<Rules>,
     values: ArcSwap<Values>,
     followers: Mutex<Vec<Follower>>,
+    head: watch::Sender<i64>,
 }
 
 /// Takes new values.
@@ -44,8 +46,8 @@ impl SettingsService {
             fingerprints: Fingerprints::new(&keyring.fingerprint_mac),
             checks: Mutex::default(),
         };
-        let (values, followers) = (ArcSwap::default(), Mutex::default());
-        let service = Self { db, clock, rules: Arc::new(rules), values, followers };
+        let (values, followers, head) = (ArcSwap::default(), Mutex::default(), watch::Sender::new(0));
+        let service = Self { db, clock, rules: Arc::new(rules), values, followers, head };
         service.reload().await?;
         Ok(service)
     }
@@ -119,21 +121,44 @@ impl SettingsService {
         Ok((revisions, token))
     }
 
+    /// The revision that this node is at, as it changes.
+    pub(super) fn head(&self) -> watch::Receiver<i64> {
+        self.head.subscribe()
+    }
+
     /// Reads the settings anew, if the database has newer ones.
+    ///
+    /// # Errors
+    /// When they can not be read; the values stay as they are.
     pub async fn reload(&self) -> Result<()> {
+        self.read(false).await
+    }
+
+    /// Forgets what this node has in memory and reads it anew, as after somebody wrote to the database by hand.
+    ///
+    /// # Errors
+    /// As [`SettingsService::reload`].
+    pub async fn clear_cache(&self) -> Result<Arc<Values>> {
+        self.read(true).await?;
+        Ok(self.values())
+    }
+
+    async fn read(&self, always: bool) -> Result<()> {
         let mut conn = self.db.reader().await?;
         // The revision first: settings that change in between are read again, and never missed.
         let revision = revision::current(&mut conn, revision::SETTINGS).await?;
-        if self.values.load().revision == revision {
+        if !always && self.values.load().revision == revision {
             return Ok(());
         }
         let rows = store::all(&mut conn).await?;
         let values = Values::resolve(revision, &self.rules.pins, rows, &self.rules.sealer)?;
-        // Two reloads may overlap; the older one must not win.
+        // Two reads may overlap; the older one must not win.
         let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
-        if values.revision > self.values.load().revision {
+        let known = self.values.load().revision;
+        if values.revision > known || always && values.revision == known {
             followers.iter().for_each(|follower| follower(&values));
             self.values.store(Arc::new(values));
+            self.head.send_replace(revision);
         }
         Ok(())
     }

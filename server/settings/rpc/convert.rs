@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::super::definition::{self, Definition, Type};
 use super::super::history::{Action, Change, Revision};
 use super::super::values::{Origin, Values};
+use super::super::watch::Step;
 use crate::pb::switchboard::settings::v1 as pb;
 use crate::rpc::convert::{from_json_value, timestamp};
 
@@ -31,6 +32,11 @@ fn origin(origin: Origin) -> pb::SettingOrigin {
         Origin::EnvironmentFile => pb::SettingOrigin::EnvironmentFile,
         Origin::ConfigurationFile => pb::SettingOrigin::ConfigurationFile,
     }
+}
+
+/// What comes of a watch, for the wire.
+pub(super) fn step(step: Step) -> pb::WatchSettingsResponse {
+    pb::WatchSettingsResponse { revision: step.position, change: step.revision.map(revision) }
 }
 
 /// A revision for the wire.

@@ -239,6 +239,41 @@ pub struct RollbackSettingsResponse {
     #[prost(string, tag = "2")]
     pub etag: ::prost::alloc::string::String,
 }
+/// What WatchSettings takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchSettingsRequest {
+    /// Begins after this revision, such as the etag of ListSettings or the last one that came. Unset means now. One that is
+    /// forgotten is OUT_OF_RANGE, REVISION_COMPACTED: list the settings and watch from there.
+    #[prost(int64, optional, tag = "1")]
+    pub after_revision: ::core::option::Option<i64>,
+    /// Only these settings, or categories such as `email.*`, at most 100. None means all.
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How often something comes at least, 1 to 50 seconds; 15 when it is unset.
+    #[prost(message, optional, tag = "3")]
+    pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
+}
+/// What comes of WatchSettings: a revision, or only how far the watch is: at once, and whenever nothing else came for a
+/// heartbeat.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchSettingsResponse {
+    /// Everything up to this revision has come.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// The revision, with the changes that were asked for. Unset when nothing is new.
+    #[prost(message, optional, tag = "2")]
+    pub change: ::core::option::Option<SettingRevision>,
+}
+/// What ClearSettingsCache takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearSettingsCacheRequest {}
+/// What ClearSettingsCache answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearSettingsCacheResponse {
+    /// Of the values as they are now.
+    #[prost(string, tag = "1")]
+    pub etag: ::prost::alloc::string::String,
+}
 /// What ListSettingDefinitions takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSettingDefinitionsRequest {}
@@ -642,6 +677,67 @@ pub mod settings_service_client {
                     GrpcMethod::new(
                         "switchboard.settings.v1.SettingsService",
                         "RollbackSettings",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Follows the settings: each revision once, whole and in order. It can be resumed after the revision that came last.
+        pub async fn watch_settings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchSettingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchSettingsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/WatchSettings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "WatchSettings",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Makes the node that takes the call forget the values that it has in memory, and read them anew. Changes by RPC need
+        /// no such call.
+        pub async fn clear_settings_cache(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearSettingsCacheRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearSettingsCacheResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/ClearSettingsCache",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "ClearSettingsCache",
                     ),
                 );
             self.inner.unary(req, path, codec).await
