@@ -42,6 +42,10 @@ pub struct Config {
     pub reflection: bool,
     /// Variables that pin settings.
     pub environment: HashMap<String, String>,
+    /// Settings that flags pin, as `KEY=VALUE`.
+    pub set: Vec<String>,
+    /// The file whose settings are pinned.
+    pub file: Option<PathBuf>,
     /// Limits of the port.
     pub port: server::Limits,
     /// Limits of webhook deliveries.
@@ -65,6 +69,8 @@ impl Config {
             production: false,
             reflection: true,
             environment: HashMap::new(),
+            set: Vec::new(),
+            file: None,
             port: server::Limits::default(),
             webhooks: Limits { concurrency: 64, lane: 512, total: 16_384 },
             lease: node::LEASE,

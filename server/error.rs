@@ -19,6 +19,8 @@ pub enum Kind {
     AlreadyExists,
     /// The state does not allow it.
     FailedPrecondition,
+    /// What it asks for lies outside of what there is.
+    OutOfRange,
     /// Somebody else changed it in the meantime.
     Aborted,
     /// The caller did not show a valid key.

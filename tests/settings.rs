@@ -36,21 +36,21 @@ pub async fn try_set(
     Ok(client.settings().update_settings(request).await?.into_inner())
 }
 
-async fn list(client: &Client) -> ListSettingsResponse {
+pub async fn list(client: &Client) -> ListSettingsResponse {
     client.settings().list_settings(ListSettingsRequest::default()).await.unwrap().into_inner()
 }
 
-async fn get(client: &Client, key: &str) -> Setting {
+pub async fn get(client: &Client, key: &str) -> Setting {
     let request = GetSettingRequest { key: key.into() };
     client.settings().get_setting(request).await.unwrap().into_inner().setting.unwrap()
 }
 
-fn value(setting: &Setting) -> Value {
+pub fn value(setting: &Setting) -> Value {
     setting.value.clone().map_or(Value::Null, |value| json_value(value, 0))
 }
 
 /// What a mail says the company is.
-async fn letterhead(client: &Client) -> String {
+pub async fn letterhead(client: &Client) -> String {
     let request = PreviewTemplateRequest { name: "user_welcome".into(), ..Default::default() };
     client.templates().preview_template(request).await.unwrap().into_inner().html_body
 }
@@ -92,7 +92,7 @@ on_both! {
         let of = |key: &str| definitions.iter().find(|definition| definition.key == key).unwrap().clone();
         let port = of("email.smtp_port");
         assert_eq!((port.r#type(), port.minimum, port.maximum), (SettingType::Integer, Some(1), Some(65_535)));
-        assert_eq!(port.environment, ["SMTP_PORT", "EMAIL_PORT"]);
+        assert_eq!(port.environment, ["SWITCHBOARD_EMAIL_SMTP_PORT", "SMTP_PORT", "EMAIL_PORT"]);
         assert_eq!(of("email.smtp_tls").choices, ["starttls", "implicit", "none"]);
         assert_eq!(of("email.smtp_password").r#type(), SettingType::Secret);
         // What was listed as a default can be set.
@@ -120,7 +120,7 @@ on_both! {
         let server = server.restart().await;
         assert_eq!(value(&get(&server.client, "email.smtp_port").await), 2525, "it is kept");
         let keys = vec!["general.company_name".to_owned()];
-        let reset = ResetSettingsRequest { keys, etag: list(&server.client).await.etag };
+        let reset = ResetSettingsRequest { keys, etag: list(&server.client).await.etag, ..Default::default() };
         let reset = server.client.settings().reset_settings(reset).await.unwrap().into_inner();
         assert_eq!((value(&reset.settings[0]), reset.settings[0].origin()), (json!("Switchboard"), SettingOrigin::Default));
         assert!(!letterhead(&server.client).await.contains("Söhne"));
@@ -182,7 +182,7 @@ on_both! {
         let details = status::expect(&late, Code::Aborted, "ETAG_MISMATCH");
         assert_eq!(details.error_info().unwrap().metadata.get("current_etag"), Some(&after.etag));
         let keys = vec!["general.company_name".to_owned()];
-        let reset = ResetSettingsRequest { keys, etag: "no etag".into() };
+        let reset = ResetSettingsRequest { keys, etag: "no etag".into(), ..Default::default() };
         let refused = server.client.settings().reset_settings(reset).await.unwrap_err();
         status::expect(&refused, Code::Aborted, "ETAG_MISMATCH");
         assert_eq!(value(&get(&server.client, "general.company_name").await), "Tried");

@@ -17,13 +17,15 @@ use crate::event::PublishContext;
 use crate::event::bus::Bus;
 use crate::event::registry::Registry;
 use crate::event::request;
-use crate::settings::SettingsService;
+use crate::settings::{SettingsService, history};
 use crate::telemetry::Metrics;
 use crate::webhook::stats::{self, Tally};
 use crate::webhook::{Clients, Defaults, WebhookChannel, rotation};
 
 /// How often a node looks whether another one changed something.
 const POLL: Duration = Duration::from_secs(1);
+/// How often a node looks whether another one changed settings: one row by its key.
+const SETTINGS_POLL: Duration = Duration::from_millis(250);
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// Hands the settings to whom they concern, now and whenever they change.
@@ -36,8 +38,6 @@ pub(super) fn settings(
     webhook_defaults: Arc<Defaults>,
     webhook_engine: Engine<WebhookChannel>,
 ) {
-    settings.check_with(mail::check);
-    settings.check_with(webhooks::check);
     settings.follow(move |values| {
         let config = mail::config(values);
         transport.reconfigure(&config.providers);
@@ -69,10 +69,19 @@ pub(super) fn proxy(settings: &SettingsService, clients: Arc<Clients>) {
     settings.follow(move |values| clients.set_proxy(webhooks::proxy(values)));
 }
 
+/// Reads the settings that another node changed: on their own and often, so that nothing else holds them up and a change
+/// is everywhere well within a second.
+pub(super) async fn settings_of_other_nodes(settings: Arc<SettingsService>, stop: CancellationToken) {
+    while !cancelled_within(SETTINGS_POLL, &stop).await {
+        if let Err(error) = settings.reload().await {
+            tracing::warn!(%error, "settings of other nodes could not be read");
+        }
+    }
+}
+
 /// Reads what another node changed.
 pub(super) async fn other_nodes(
     db: Db,
-    settings: Arc<SettingsService>,
     context: Arc<PublishContext>,
     library: Arc<Library>,
     webhook_engine: Engine<WebhookChannel>,
@@ -81,7 +90,6 @@ pub(super) async fn other_nodes(
     let mut erasures = None;
     while !cancelled_within(POLL, &stop).await {
         let read = async {
-            settings.reload().await?;
             let mut conn = db.reader().await?;
             library.follow(&mut conn).await?;
             let current = revision::current(&mut conn, revision::ERASURES).await?;
@@ -118,6 +126,9 @@ pub(super) async fn housekeeping(db: Db, clock: SharedClock, stop: CancellationT
         }
         if let Err(error) = suppression::forget_expired(&db, clock.now()).await {
             tracing::warn!(%error, "suppressions that have ended could not be forgotten");
+        }
+        if let Err(error) = history::forget_old(&db, clock.now()).await {
+            tracing::warn!(%error, "old revisions of the settings could not be forgotten");
         }
         if let Err(error) = stats::tidy(&db, clock.now()).await {
             tracing::warn!(%error, "old statistics could not be put together");

@@ -188,5 +188,5 @@ pub(super) fn preview(
         }
     }
     violations.finish()?;
-    settings.preview("settings", new).map(|values| config(&values))
+    settings.preview(new).map(|values| config(&values))
 }

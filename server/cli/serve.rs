@@ -1,6 +1,7 @@
 //! `switchboard serve`: runs until it is told to stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
 use http::HeaderValue;
@@ -22,6 +23,13 @@ pub(super) struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     database: DatabaseOptions,
+    /// A file with settings, as TOML.  They can not be changed while the server runs.
+    #[arg(long, env = "SWITCHBOARD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting that can not be changed while the server runs, such as email.smtp_port=2525.  May be given several
+    /// times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Private ranges that webhooks may go to, such as 127.0.0.0/8.  May be given several times.
     #[arg(long, env = "SWITCHBOARD_ALLOW_NETWORK", value_delimiter = ',')]
     allow_network: Vec<IpNet>,
@@ -56,9 +64,8 @@ impl Arguments {
         config.environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        if let Some(password) = secret("SMTP_PASSWORD")? {
-            config.environment.insert("SMTP_PASSWORD".into(), password.reveal().into());
-        }
+        config.set = self.set;
+        config.file = self.config;
         Ok(config)
     }
 }

@@ -23,11 +23,14 @@ pub struct Keyring {
     pub api_key_mac: Zeroizing<[u8; KEY_LENGTH]>,
     /// Signs the links in mails.
     pub link_mac: Zeroizing<[u8; KEY_LENGTH]>,
+    /// Makes fingerprints of secrets.
+    pub fingerprint_mac: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
 const SEAL: &str = "seal";
 const API_KEY_MAC: &str = "api_key_mac";
 const LINK_MAC: &str = "link_mac";
+const FINGERPRINT_MAC: &str = "fingerprint_mac";
 
 impl Keyring {
     /// Opens the keys of this database, making them if it has none.
@@ -45,7 +48,9 @@ impl Keyring {
         let seal = open_key(db, &wrapper, SEAL, random, ids.next(IdKind::DataKey), now).await?;
         let api_key_mac = open_key(db, &wrapper, API_KEY_MAC, random, ids.next(IdKind::DataKey), now).await?;
         let link_mac = open_key(db, &wrapper, LINK_MAC, random, ids.next(IdKind::DataKey), now).await?;
-        Ok(Self { sealer: Sealer::new(&seal, random.clone()), api_key_mac, link_mac })
+        let fingerprint_mac =
+            open_key(db, &wrapper, FINGERPRINT_MAC, random, ids.next(IdKind::DataKey), now).await?;
+        Ok(Self { sealer: Sealer::new(&seal, random.clone()), api_key_mac, link_mac, fingerprint_mac })
     }
 }
 

@@ -65,6 +65,26 @@ where
     .await
 }
 
+/// Makes a change that may turn out to be none: the work is told the value, and says whether one is to be added.
+pub async fn change_if<R, F>(db: &Db, name: &'static str, work: F) -> Result<R>
+where
+    R: Send + 'static,
+    F: for<'c> FnOnce(&'c mut Conn, i64) -> BoxFuture<'c, Result<(R, bool)>> + Send + 'static,
+{
+    db.transaction(move |conn| {
+        Box::pin(async move {
+            lock(conn).await?;
+            let value = current(conn, name).await?;
+            let (done, changed) = work(conn, value).await?;
+            if changed {
+                bump(conn, name).await?;
+            }
+            Ok(done)
+        })
+    })
+    .await
+}
+
 /// The value inside a grouped write on SQLite, whose one writer needs no lock.
 pub fn current_sqlite(c: &mut SqliteWriter, name: &str) -> QueryResult<i64> {
     diesel::RunQueryDsl::first(revisions::table.find(name).select(revisions::value), c)

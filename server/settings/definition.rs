@@ -50,7 +50,7 @@ pub struct Definition {
     pub default: &'static str,
     /// What it does.
     pub description: &'static str,
-    /// The environment variables that pin it.
+    /// The established environment variables that pin it, beside the one that is made of its key.
     pub environment: &'static [&'static str],
 }
 
@@ -58,6 +58,14 @@ impl Definition {
     /// The category: the key's first word.
     pub fn category(&self) -> &'static str {
         self.key.split_once('.').map_or("general", |(category, _)| category)
+    }
+
+    /// The environment variables that pin it, the first one found wins: `SWITCHBOARD_` with its key, then the
+    /// established ones.
+    pub fn variables(&self) -> Vec<String> {
+        let own = format!("SWITCHBOARD_{}", self.key.replace('.', "_").to_ascii_uppercase());
+        let established = self.environment.iter().map(|&name| name.to_owned());
+        std::iter::once(own).chain(established).collect()
     }
 
     /// The default.
@@ -155,6 +163,11 @@ fn check_pem(kind: Type, text: &str) -> Result<(), String> {
     if text.is_empty() || framed && plain { Ok(()) } else { Err(format!("must be {what}")) }
 }
 
+/// All of them, by key.
+pub fn all() -> impl Iterator<Item = &'static Definition> {
+    CATALOGUE.iter()
+}
+
 /// The definition of this key.
 pub fn find(key: &str) -> Option<&'static Definition> {
     CATALOGUE.iter().find(|definition| definition.key == key)
@@ -170,6 +183,21 @@ mod tests {
         for definition in CATALOGUE.iter() {
             assert_eq!(definition.check(&definition.default_value()), Ok(()), "{}", definition.key);
         }
+    }
+
+    #[test]
+    fn a_variable_pins_one_setting() {
+        let mut names: Vec<_> = CATALOGUE.iter().flat_map(Definition::variables).collect();
+        let files: Vec<_> = names.iter().map(|name| format!("{name}_FILE")).collect();
+        names.extend(files);
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        assert_eq!(
+            find("general.site_url").unwrap().variables(),
+            ["SWITCHBOARD_GENERAL_SITE_URL", "SITE_URL"]
+        );
     }
 
     #[test]

@@ -1,33 +1,47 @@
 //! The wire: SettingsService.
 
+mod convert;
+
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::stream::{Stream, unfold};
 use tonic::{Request, Response, Status};
 
 use super::catalogue::CATALOGUE;
-use super::definition::{self, Definition, Type};
+use super::change::Terms;
+use super::definition::{self, Definition};
 use super::service::SettingsService;
-use super::values::{Origin, Values};
+use super::values::Values;
+use super::watch::{Watch, Watches, Wish};
 use crate::error::Error;
 use crate::pb::switchboard::settings::v1 as pb;
 use crate::rpc::Principal;
-use crate::rpc::convert::{from_json_value, json_value, timestamp};
+use crate::rpc::convert::{from_duration, json_value};
 use crate::rpc::mask;
+use crate::rpc::page::Page;
 
 /// The service.
-pub struct Rpc(pub Arc<SettingsService>);
+pub struct Rpc {
+    /// The use cases.
+    pub settings: Arc<SettingsService>,
+    /// Who watches.
+    pub watches: Watches,
+}
 
 #[tonic::async_trait]
 impl pb::settings_service_server::SettingsService for Rpc {
+    type WatchSettingsStream = Pin<Box<dyn Stream<Item = Result<pb::WatchSettingsResponse, Status>> + Send>>;
+
     async fn list_settings(
         &self,
         request: Request<pb::ListSettingsRequest>,
     ) -> Result<Response<pb::ListSettingsResponse>, Status> {
         let category = request.into_inner().category;
-        let values = self.0.values();
+        let values = self.settings.values();
         let wanted = |definition: &&Definition| category.is_empty() || definition.category() == category;
         let keys = CATALOGUE.iter().filter(wanted).map(|definition| definition.key);
-        let settings = keys.filter_map(|key| setting(&values, key)).collect();
+        let settings = keys.filter_map(|key| convert::setting(&values, key)).collect();
         Ok(Response::new(pb::ListSettingsResponse { settings, etag: values.revision.to_string() }))
     }
 
@@ -37,7 +51,9 @@ impl pb::settings_service_server::SettingsService for Rpc {
     ) -> Result<Response<pb::GetSettingResponse>, Status> {
         let key = request.into_inner().key;
         let known = definition::find(&key).ok_or_else(|| Error::not_found("setting", &key))?;
-        Ok(Response::new(pb::GetSettingResponse { setting: setting(&self.0.values(), known.key) }))
+        Ok(Response::new(pb::GetSettingResponse {
+            setting: convert::setting(&self.settings.values(), known.key),
+        }))
     }
 
     async fn update_settings(
@@ -45,10 +61,11 @@ impl pb::settings_service_server::SettingsService for Rpc {
         request: Request<pb::UpdateSettingsRequest>,
     ) -> Result<Response<pb::UpdateSettingsResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
-        let pb::UpdateSettingsRequest { values, etag, validate_only } = request.into_inner();
+        let pb::UpdateSettingsRequest { values, etag, validate_only, reason } = request.into_inner();
+        let terms = terms(&principal, reason, &etag, validate_only)?;
         let keys: Vec<String> = values.keys().cloned().collect();
         let new = values.into_iter().map(|(key, value)| (key, json_value(value, 0))).collect();
-        let values = self.0.update(&principal.key_id, new, mask::version(&etag)?, validate_only).await?;
+        let values = self.settings.update(new, terms).await?;
         let (settings, etag) = answer(&values, &keys);
         Ok(Response::new(pb::UpdateSettingsResponse { settings, etag }))
     }
@@ -57,10 +74,65 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::ResetSettingsRequest>,
     ) -> Result<Response<pb::ResetSettingsResponse>, Status> {
-        let pb::ResetSettingsRequest { keys, etag } = request.into_inner();
-        let values = self.0.reset(&keys, mask::version(&etag)?).await?;
+        let principal = Principal::of(&request)?.clone();
+        let pb::ResetSettingsRequest { keys, etag, validate_only, reason } = request.into_inner();
+        let values = self.settings.reset(&keys, terms(&principal, reason, &etag, validate_only)?).await?;
         let (settings, etag) = answer(&values, &keys);
         Ok(Response::new(pb::ResetSettingsResponse { settings, etag }))
+    }
+
+    async fn list_setting_revisions(
+        &self,
+        request: Request<pb::ListSettingRevisionsRequest>,
+    ) -> Result<Response<pb::ListSettingRevisionsResponse>, Status> {
+        let pb::ListSettingRevisionsRequest { key, page_size, page_token } = request.into_inner();
+        let page = Page::read("setting revisions", page_size, &page_token, &[&key])?;
+        let (revisions, next_page_token) = self.settings.revisions(&key, &page).await?;
+        let revisions = revisions.into_iter().map(convert::revision).collect();
+        Ok(Response::new(pb::ListSettingRevisionsResponse { revisions, next_page_token }))
+    }
+
+    async fn rollback_settings(
+        &self,
+        request: Request<pb::RollbackSettingsRequest>,
+    ) -> Result<Response<pb::RollbackSettingsResponse>, Status> {
+        let principal = Principal::of(&request)?.clone();
+        let pb::RollbackSettingsRequest { revision, keys, etag, validate_only, reason } =
+            request.into_inner();
+        let terms = terms(&principal, reason, &etag, validate_only)?;
+        let values = self.settings.rollback(revision, &keys, terms).await?;
+        let settings = CATALOGUE.iter().filter_map(|known| convert::setting(&values, known.key)).collect();
+        Ok(Response::new(pb::RollbackSettingsResponse { settings, etag: values.revision.to_string() }))
+    }
+
+    async fn watch_settings(
+        &self,
+        request: Request<pb::WatchSettingsRequest>,
+    ) -> Result<Response<Self::WatchSettingsStream>, Status> {
+        let principal = Principal::of(&request)?.clone();
+        let pb::WatchSettingsRequest { after_revision, keys, heartbeat_interval } = request.into_inner();
+        let heartbeat = match heartbeat_interval {
+            None => None,
+            Some(interval) => Some(
+                from_duration(interval)
+                    .ok_or_else(|| Error::field("heartbeat_interval", "must be 1 to 50 seconds"))?,
+            ),
+        };
+        let wish = Wish { after: after_revision, keys, heartbeat };
+        let watch = self.watches.open(&self.settings, principal, wish).await?;
+        let next = |mut watch: Watch| async move {
+            let step = watch.next().await?;
+            Some((step.map(convert::step).map_err(Status::from), watch))
+        };
+        Ok(Response::new(Box::pin(unfold(watch, next))))
+    }
+
+    async fn clear_settings_cache(
+        &self,
+        _request: Request<pb::ClearSettingsCacheRequest>,
+    ) -> Result<Response<pb::ClearSettingsCacheResponse>, Status> {
+        let values = self.settings.clear_cache().await?;
+        Ok(Response::new(pb::ClearSettingsCacheResponse { etag: values.revision.to_string() }))
     }
 
     async fn list_setting_definitions(
@@ -72,55 +144,14 @@ impl pb::settings_service_server::SettingsService for Rpc {
     }
 }
 
+fn terms(principal: &Principal, reason: String, etag: &str, validate_only: bool) -> Result<Terms, Status> {
+    let expected = mask::version(etag)?;
+    Ok(Terms { actor: principal.key_id.to_string(), reason, expected, validate_only })
+}
+
 fn answer(values: &Values, keys: &[String]) -> (Vec<pb::Setting>, String) {
     let mut keys: Vec<_> =
         keys.iter().filter_map(|key| definition::find(key)).map(|known| known.key).collect();
     keys.sort_unstable();
-    (keys.into_iter().filter_map(|key| setting(values, key)).collect(), values.revision.to_string())
-}
-
-fn setting(values: &Values, key: &'static str) -> Option<pb::Setting> {
-    let entry = values.entry(key)?;
-    let secret = definition::find(key).is_some_and(|known| known.kind.is_secret());
-    let origin = match entry.origin {
-        Origin::Default => pb::SettingOrigin::Default,
-        Origin::Stored => pb::SettingOrigin::Stored,
-        Origin::Environment => pb::SettingOrigin::Environment,
-    };
-    Some(pb::Setting {
-        key: key.into(),
-        value: (!secret).then(|| from_json_value(entry.value.clone())),
-        origin: origin.into(),
-        secret_set: !entry.secret.reveal().is_empty(),
-        update_time: entry.updated_at.map(timestamp),
-    })
-}
-
-impl From<&Definition> for pb::SettingDefinition {
-    fn from(definition: &Definition) -> Self {
-        let (kind, choices, range) = match definition.kind {
-            Type::Integer(least, greatest) => (pb::SettingType::Integer, &[][..], Some((least, greatest))),
-            Type::Boolean => (pb::SettingType::Boolean, &[][..], None),
-            Type::Choice(words) => (pb::SettingType::Choice, words, None),
-            Type::Secret | Type::PrivateKey => (pb::SettingType::Secret, &[][..], None),
-            Type::Text
-            | Type::Address
-            | Type::Url
-            | Type::OptionalUrl
-            | Type::Colour
-            | Type::Certificates => (pb::SettingType::String, &[][..], None),
-        };
-        let default = (!definition.kind.is_secret()).then(|| from_json_value(definition.default_value()));
-        Self {
-            key: definition.key.into(),
-            category: definition.category().into(),
-            r#type: kind.into(),
-            default_value: default,
-            description: definition.description.into(),
-            choices: choices.iter().map(|&word| word.into()).collect(),
-            minimum: range.map(|(least, _)| least),
-            maximum: range.map(|(_, greatest)| greatest),
-            environment: definition.environment.iter().map(|&name| name.into()).collect(),
-        }
-    }
+    (keys.into_iter().filter_map(|key| convert::setting(values, key)).collect(), values.revision.to_string())
 }

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::catalogue::CATALOGUE;
 use super::definition::Definition;
+use super::given::{Pin, Pins};
 use super::store::SettingRow;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result, Violations};
+use crate::error::{Error, Result};
 use crate::secret::{Place, Sealer, SecretText};
 
 /// Where a value comes from.
@@ -18,8 +19,33 @@ pub enum Origin {
     Default,
     /// The database.
     Stored,
-    /// The environment: it can not be changed.
+    /// A flag of the process.
+    Flag,
+    /// A variable of the process.
     Environment,
+    /// A file that a variable of the process names.
+    EnvironmentFile,
+    /// The configuration file.
+    ConfigurationFile,
+}
+
+impl Origin {
+    /// Whether the value was given to the process, so that nobody can change it while the process runs.
+    pub fn is_pinned(self) -> bool {
+        !matches!(self, Self::Default | Self::Stored)
+    }
+
+    /// Its name, for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Stored => "stored",
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::EnvironmentFile => "environment_file",
+            Self::ConfigurationFile => "configuration_file",
+        }
+    }
 }
 
 /// One setting's value.
@@ -31,6 +57,8 @@ pub struct Entry {
     pub secret: SecretText,
     /// Where it comes from.
     pub origin: Origin,
+    /// Which flag, variable, or file and line pins it; empty when nothing does.
+    pub source: String,
     /// When it was stored.
     pub updated_at: Option<Timestamp>,
 }
@@ -44,10 +72,10 @@ pub struct Values {
 }
 
 impl Values {
-    /// Resolves every setting: the environment, then the database, then the default.
+    /// Resolves every setting: what the process was given, then the database, then the default.
     pub(super) fn resolve(
         revision: i64,
-        pinned: &HashMap<&'static str, Value>,
+        pins: &Pins,
         rows: Vec<SettingRow>,
         sealer: &Sealer,
     ) -> Result<Self> {
@@ -56,8 +84,10 @@ impl Values {
         let mut entries = BTreeMap::new();
         for definition in CATALOGUE.iter() {
             let row = stored.remove(definition.key);
-            let entry = match pinned.get(definition.key) {
-                Some(value) => entry(definition, value.clone(), Origin::Environment, None),
+            let entry = match pins.get(definition.key) {
+                Some(Pin { value, origin, source }) => {
+                    Entry { source: source.clone(), ..entry(definition, value.clone(), *origin, None) }
+                }
                 None => match row {
                     Some(row) => of_row(definition, &row, sealer)?,
                     None => entry(definition, definition.default_value(), Origin::Default, None),
@@ -68,9 +98,13 @@ impl Values {
         Ok(Self { revision, entries })
     }
 
-    /// Puts a checked value in place of the one that is set.
-    pub(super) fn set(&mut self, definition: &Definition, value: Value) {
-        self.entries.insert(definition.key, entry(definition, value, Origin::Stored, None));
+    /// Puts a checked value, or the default, in place of the one that is set.
+    pub(super) fn set(&mut self, definition: &Definition, value: Option<Value>) {
+        let entry = match value {
+            Some(value) => entry(definition, value, Origin::Stored, None),
+            None => entry(definition, definition.default_value(), Origin::Default, None),
+        };
+        self.entries.insert(definition.key, entry);
     }
 
     /// One value.
@@ -107,16 +141,22 @@ impl Values {
 fn entry(definition: &Definition, value: Value, origin: Origin, updated_at: Option<Timestamp>) -> Entry {
     if definition.kind.is_secret() {
         let secret = SecretText::new(value.as_str().unwrap_or_default());
-        return Entry { value: Value::Null, secret, origin, updated_at };
+        return Entry { value: Value::Null, secret, origin, source: String::new(), updated_at };
     }
-    Entry { value, secret: SecretText::default(), origin, updated_at }
+    Entry { value, secret: SecretText::default(), origin, source: String::new(), updated_at }
 }
 
 fn of_row(definition: &Definition, row: &SettingRow, sealer: &Sealer) -> Result<Entry> {
     let updated_at = Some(row.updated_at);
     if let Some(sealed) = &row.sealed {
         let secret = sealer.open_text(place(definition.key), sealed)?;
-        return Ok(Entry { value: Value::Null, secret, origin: Origin::Stored, updated_at });
+        return Ok(Entry {
+            value: Value::Null,
+            secret,
+            origin: Origin::Stored,
+            source: String::new(),
+            updated_at,
+        });
     }
     let value: Value =
         serde_json::from_str(row.value.as_deref().unwrap_or("null")).map_err(Error::internal)?;
@@ -131,23 +171,4 @@ fn of_row(definition: &Definition, row: &SettingRow, sealer: &Sealer) -> Result<
 /// Where a secret setting is kept.
 pub(super) fn place(key: &str) -> Place<'_> {
     Place { table: "settings", column: "sealed", row: key }
-}
-
-/// The values that the environment pins.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` for every variable that has no valid value.
-pub(super) fn pinned(environment: &HashMap<String, String>) -> Result<HashMap<&'static str, Value>> {
-    let mut violations = Violations::default();
-    let mut pinned = HashMap::new();
-    for definition in CATALOGUE.iter() {
-        let variable = definition.environment.iter().find_map(|&name| Some((name, environment.get(name)?)));
-        if let Some((name, text)) = variable.filter(|(_, text)| !text.is_empty())
-            && let Some(value) = violations.check(name, definition.parse(name, text))
-        {
-            pinned.insert(definition.key, value);
-        }
-    }
-    violations.finish()?;
-    Ok(pinned)
 }

@@ -26,7 +26,7 @@ use crate::id::IdGenerator;
 use crate::pb;
 use crate::rpc::http::Health;
 use crate::rpc::methods::Methods;
-use crate::settings::SettingsService;
+use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
 use crate::webhook::health::Keeper;
 use crate::webhook::stats::Tally;
@@ -123,9 +123,16 @@ impl Wired {
         }
         seed(&ground).await?;
 
-        let settings =
-            SettingsService::open(db.clone(), keyring.sealer.clone(), clock.clone(), &config.environment);
-        let settings = Arc::new(settings.await?);
+        let given = settings::Given {
+            flags: config.set.clone(),
+            environment: config.environment.clone(),
+            file: config.file.clone(),
+        };
+        let settings = SettingsService::open(db.clone(), keyring, clock.clone(), &given).await?;
+        let settings = Arc::new(settings);
+        settings.check_with(mail::check);
+        settings.check_with(webhooks::check);
+        settings.check_given()?;
         let registry = Arc::new(Registry::default());
         let email_config: SharedConfig = Arc::new(ArcSwap::from_pointee(mail::config(&settings.values())));
         let metrics = Arc::new(Metrics::default());
@@ -278,9 +285,9 @@ impl Wired {
         stops.tasks.spawn(follow::gauges(gauges, stop()));
         if db.is_shared() {
             let (settings, context) = (Arc::clone(&self.settings), Arc::clone(self.publishes.context()));
+            stops.tasks.spawn(follow::settings_of_other_nodes(Arc::clone(&settings), stop()));
             stops.tasks.spawn(follow::other_nodes(
                 db.clone(),
-                settings,
                 context,
                 Arc::clone(&self.library),
                 self.webhook_engine.clone(),

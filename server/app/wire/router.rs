@@ -111,6 +111,8 @@ impl Wired {
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
         let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
+        let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
+        let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {
             ($package:ident, $module:ident, $server:ident, $service:expr) => {
                 service!($package, $module, $server, $service, MESSAGE_LIMIT)
@@ -154,12 +156,7 @@ impl Wired {
                 suppression::rpc::Rpc(suppressions)
             ))
             .add_service(service!(apikey, api_key_service_server, ApiKeyServiceServer, keys))
-            .add_service(service!(
-                settings,
-                settings_service_server,
-                SettingsServiceServer,
-                settings::rpc::Rpc(Arc::clone(&self.settings))
-            ))
+            .add_service(service!(settings, settings_service_server, SettingsServiceServer, settings_rpc))
             .add_service(service!(
                 notification,
                 notification_service_server,

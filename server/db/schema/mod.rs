@@ -362,6 +362,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    settings_revisions (revision, key) {
+        revision -> BigInt,
+        key -> Text,
+        secret -> Bool,
+        old_value -> Nullable<Text>,
+        new_value -> Nullable<Text>,
+        action -> Text,
+        actor -> Text,
+        reason -> Text,
+        created_at -> Instant,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     event_log,
     event_log_start,
@@ -394,5 +411,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     webhook_notices,
     webhook_stats,
     webhook_versions,
-    webhook_cursors
+    webhook_cursors,
+    settings_revisions
 );

@@ -17,6 +17,9 @@ pub struct Setting {
     /// When it was last changed; unset when it never was.
     #[prost(message, optional, tag = "5")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The flag, the variable, or the file and line that pins it. Empty when nothing does.
+    #[prost(string, tag = "6")]
+    pub pinned_by: ::prost::alloc::string::String,
 }
 /// What a setting is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -45,7 +48,8 @@ pub struct SettingDefinition {
     /// For a whole number: the greatest.
     #[prost(int64, optional, tag = "8")]
     pub maximum: ::core::option::Option<i64>,
-    /// The environment variables that set it, the first one found wins.
+    /// The environment variables that set it, the first one found wins. Each with `_FILE` behind it names a file that
+    /// holds the value.
     #[prost(string, repeated, tag = "9")]
     pub environment: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -95,11 +99,14 @@ pub struct UpdateSettingsRequest {
     /// Checks everything and keeps nothing.
     #[prost(bool, tag = "3")]
     pub validate_only: bool,
+    /// Why, for the history. At most 500 characters.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// What UpdateSettings answers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateSettingsResponse {
-    /// The settings named in the request, as they are now.
+    /// The settings named in the request, as they are now, or with validate_only as they would be.
     #[prost(message, repeated, tag = "1")]
     pub settings: ::prost::alloc::vec::Vec<Setting>,
     /// For the next update.
@@ -115,15 +122,156 @@ pub struct ResetSettingsRequest {
     /// From ListSettings; when given, refuses to change anything newer.
     #[prost(string, tag = "2")]
     pub etag: ::prost::alloc::string::String,
+    /// Checks everything and keeps nothing.
+    #[prost(bool, tag = "3")]
+    pub validate_only: bool,
+    /// Why, for the history. At most 500 characters.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// What ResetSettings answers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResetSettingsResponse {
-    /// The settings named in the request, as they are now.
+    /// The settings named in the request, as they are now, or with validate_only as they would be.
     #[prost(message, repeated, tag = "1")]
     pub settings: ::prost::alloc::vec::Vec<Setting>,
     /// For the next update.
     #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// What a revision did to a setting.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SettingChange {
+    /// The setting's key.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The value before. Unset for a secret.
+    #[prost(message, optional, tag = "2")]
+    pub old_value: ::core::option::Option<::prost_types::Value>,
+    /// The value after. Unset for a secret.
+    #[prost(message, optional, tag = "3")]
+    pub new_value: ::core::option::Option<::prost_types::Value>,
+    /// Where the value came from: it was stored, or the default.
+    #[prost(enumeration = "SettingOrigin", tag = "4")]
+    pub old_origin: i32,
+    /// Where the value comes from: it is stored, or the default.
+    #[prost(enumeration = "SettingOrigin", tag = "5")]
+    pub new_origin: i32,
+    /// For a secret: tells whether two values are the same without showing them. Empty when none was set.
+    #[prost(string, tag = "6")]
+    pub old_fingerprint: ::prost::alloc::string::String,
+    /// For a secret: tells whether two values are the same without showing them. Empty when none is set.
+    #[prost(string, tag = "7")]
+    pub new_fingerprint: ::prost::alloc::string::String,
+}
+/// A change of settings that was made as a whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SettingRevision {
+    /// Its number. Each revision has the next one.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// When it was made.
+    #[prost(message, optional, tag = "2")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The id of the API key that made it.
+    #[prost(string, tag = "3")]
+    pub actor: ::prost::alloc::string::String,
+    /// What made it.
+    #[prost(enumeration = "SettingAction", tag = "4")]
+    pub action: i32,
+    /// Why, in the words of whoever made it.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// What it changed, by key.
+    #[prost(message, repeated, tag = "6")]
+    pub changes: ::prost::alloc::vec::Vec<SettingChange>,
+}
+/// What ListSettingRevisions takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListSettingRevisionsRequest {
+    /// Only what was done to this setting. Empty means all.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// How many; 0 is 50, 500 is the most.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// From the page before.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ListSettingRevisions answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListSettingRevisionsResponse {
+    /// The revisions, the newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub revisions: ::prost::alloc::vec::Vec<SettingRevision>,
+    /// For the next page; empty on the last one.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// What RollbackSettings takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollbackSettingsRequest {
+    /// The revision to go back to. Everything that came after it is undone.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// Only these settings, at most 100. None means all: then it is refused when one of them is pinned, or is a secret that
+    /// had another value, because of secrets no earlier values are kept.
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// From ListSettings; when given, refuses to change anything newer.
+    #[prost(string, tag = "3")]
+    pub etag: ::prost::alloc::string::String,
+    /// Checks everything and keeps nothing.
+    #[prost(bool, tag = "4")]
+    pub validate_only: bool,
+    /// Why, for the history. At most 500 characters.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What RollbackSettings answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RollbackSettingsResponse {
+    /// All settings, as they are now, or with validate_only as they would be.
+    #[prost(message, repeated, tag = "1")]
+    pub settings: ::prost::alloc::vec::Vec<Setting>,
+    /// For the next update.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// What WatchSettings takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchSettingsRequest {
+    /// Begins after this revision, such as the etag of ListSettings or the last one that came. Unset means now. One that is
+    /// forgotten is OUT_OF_RANGE, REVISION_COMPACTED: list the settings and watch from there.
+    #[prost(int64, optional, tag = "1")]
+    pub after_revision: ::core::option::Option<i64>,
+    /// Only these settings, or categories such as `email.*`, at most 100. None means all.
+    #[prost(string, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How often something comes at least, 1 to 50 seconds; 15 when it is unset.
+    #[prost(message, optional, tag = "3")]
+    pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
+}
+/// What comes of WatchSettings: a revision, or only how far the watch is: at once, and whenever nothing else came for a
+/// heartbeat.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchSettingsResponse {
+    /// Everything up to this revision has come.
+    #[prost(int64, tag = "1")]
+    pub revision: i64,
+    /// The revision, with the changes that were asked for. Unset when nothing is new.
+    #[prost(message, optional, tag = "2")]
+    pub change: ::core::option::Option<SettingRevision>,
+}
+/// What ClearSettingsCache takes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearSettingsCacheRequest {}
+/// What ClearSettingsCache answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClearSettingsCacheResponse {
+    /// Of the values as they are now.
+    #[prost(string, tag = "1")]
     pub etag: ::prost::alloc::string::String,
 }
 /// What ListSettingDefinitions takes.
@@ -146,8 +294,15 @@ pub enum SettingOrigin {
     Default = 1,
     /// Kept in the database, by UpdateSettings.
     Stored = 2,
-    /// Given to the process in its environment. It can not be changed while the process runs.
+    /// Given to the process in its environment. Like all below, it pins the setting: it can not be changed while the
+    /// process runs.
     Environment = 3,
+    /// Given to the process by a flag.
+    Flag = 4,
+    /// In a file that a variable of the process's environment names.
+    EnvironmentFile = 5,
+    /// In the configuration file.
+    ConfigurationFile = 6,
 }
 impl SettingOrigin {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -160,6 +315,9 @@ impl SettingOrigin {
             Self::Default => "SETTING_ORIGIN_DEFAULT",
             Self::Stored => "SETTING_ORIGIN_STORED",
             Self::Environment => "SETTING_ORIGIN_ENVIRONMENT",
+            Self::Flag => "SETTING_ORIGIN_FLAG",
+            Self::EnvironmentFile => "SETTING_ORIGIN_ENVIRONMENT_FILE",
+            Self::ConfigurationFile => "SETTING_ORIGIN_CONFIGURATION_FILE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -169,6 +327,9 @@ impl SettingOrigin {
             "SETTING_ORIGIN_DEFAULT" => Some(Self::Default),
             "SETTING_ORIGIN_STORED" => Some(Self::Stored),
             "SETTING_ORIGIN_ENVIRONMENT" => Some(Self::Environment),
+            "SETTING_ORIGIN_FLAG" => Some(Self::Flag),
+            "SETTING_ORIGIN_ENVIRONMENT_FILE" => Some(Self::EnvironmentFile),
+            "SETTING_ORIGIN_CONFIGURATION_FILE" => Some(Self::ConfigurationFile),
             _ => None,
         }
     }
@@ -214,6 +375,47 @@ impl SettingType {
             "SETTING_TYPE_BOOLEAN" => Some(Self::Boolean),
             "SETTING_TYPE_CHOICE" => Some(Self::Choice),
             "SETTING_TYPE_SECRET" => Some(Self::Secret),
+            _ => None,
+        }
+    }
+}
+/// What made a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SettingAction {
+    /// Something that this version does not know.
+    Unspecified = 0,
+    /// UpdateSettings.
+    Update = 1,
+    /// ResetSettings.
+    Reset = 2,
+    /// RollbackSettings.
+    Rollback = 3,
+    /// ImportSettings.
+    Import = 4,
+}
+impl SettingAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SETTING_ACTION_UNSPECIFIED",
+            Self::Update => "SETTING_ACTION_UPDATE",
+            Self::Reset => "SETTING_ACTION_RESET",
+            Self::Rollback => "SETTING_ACTION_ROLLBACK",
+            Self::Import => "SETTING_ACTION_IMPORT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SETTING_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "SETTING_ACTION_UPDATE" => Some(Self::Update),
+            "SETTING_ACTION_RESET" => Some(Self::Reset),
+            "SETTING_ACTION_ROLLBACK" => Some(Self::Rollback),
+            "SETTING_ACTION_IMPORT" => Some(Self::Import),
             _ => None,
         }
     }
@@ -415,6 +617,127 @@ pub mod settings_service_client {
                     GrpcMethod::new(
                         "switchboard.settings.v1.SettingsService",
                         "ResetSettings",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What was changed, by whom and why, the newest first. The last 1 000 revisions are kept, for 400 days.
+        pub async fn list_setting_revisions(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListSettingRevisionsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListSettingRevisionsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/ListSettingRevisions",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "ListSettingRevisions",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts settings back to what they were at a revision. This is a new revision.
+        pub async fn rollback_settings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RollbackSettingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RollbackSettingsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/RollbackSettings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "RollbackSettings",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Follows the settings: each revision once, whole and in order. It can be resumed after the revision that came last.
+        pub async fn watch_settings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchSettingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchSettingsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/WatchSettings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "WatchSettings",
+                    ),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Makes the node that takes the call forget the values that it has in memory, and read them anew. Changes by RPC need
+        /// no such call.
+        pub async fn clear_settings_cache(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ClearSettingsCacheRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ClearSettingsCacheResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/ClearSettingsCache",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "ClearSettingsCache",
                     ),
                 );
             self.inner.unary(req, path, codec).await
