@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug([
             ".switchboard.webhook.v1.CreateWebhookResponse",
             ".switchboard.apikey.v1.CreateApiKeyResponse",
+            ".switchboard.apikey.v1.RotateApiKeyResponse",
             ".switchboard.settings.v1.UpdateSettingsRequest",
             ".switchboard.email.v1.TestSmtpRequest",
         ])

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, over real sockets, on both databases.
 
 mod api_keys;
+mod api_keys_change;
 mod architecture;
 mod bad_input;
 mod command_line;

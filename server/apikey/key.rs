@@ -2,11 +2,12 @@
 //!
 //! All characters are base62, so that a double click selects the whole of it.  The first 15 characters are the prefix
 //! that finds it and that people may see.  The checksum is the CRC-32 of everything before it: a mistyped key is told
-//! from a wrong one without asking anybody.
+//! from a wrong one without asking anybody.  The prefix of a test key goes on with `test`, and no other does.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::model::KeyKind;
 use crate::secret::{KEY_LENGTH, Random, SecretText};
 
 /// The length of the visible prefix.
@@ -17,13 +18,27 @@ const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;
 const LENGTH: usize = PREFIX_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
 const START: &str = "swb_";
+const TEST: &str = "test";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Makes a key.
-pub fn generate(random: &dyn Random) -> SecretText {
+pub fn generate(kind: KeyKind, random: &dyn Random) -> SecretText {
     let mut text = zeroize::Zeroizing::new(String::with_capacity(LENGTH));
     text.push_str(START);
-    push_random(&mut text, ID_LENGTH, random);
+    match kind {
+        KeyKind::Test => {
+            text.push_str(TEST);
+            push_random(&mut text, ID_LENGTH - TEST.len(), random);
+        }
+        KeyKind::Live => {
+            push_random(&mut text, ID_LENGTH, random);
+            // One in fifteen million looks like a test key by chance.
+            while text[START.len()..].starts_with(TEST) {
+                text.truncate(START.len());
+                push_random(&mut text, ID_LENGTH, random);
+            }
+        }
+    }
     text.push('_');
     push_random(&mut text, SECRET_LENGTH, random);
     let checksum = checksum(&text);
@@ -85,16 +100,18 @@ mod tests {
 
     #[test]
     fn a_new_key_is_well_formed_and_unlike_any_other() {
-        let (one, other) = (generate(&SystemRandom), generate(&SystemRandom));
+        let (one, other) = (generate(KeyKind::Live, &SystemRandom), generate(KeyKind::Test, &SystemRandom));
         assert!(is_well_formed(one.reveal()), "{}", one.reveal());
         assert_ne!(one.reveal(), other.reveal());
         assert_ne!(prefix(one.reveal()), prefix(other.reveal()));
+        assert!(is_well_formed(other.reveal()) && prefix(other.reveal()).starts_with("swb_test"));
+        assert_ne!(generate(KeyKind::Live, &SystemRandom).reveal(), one.reveal());
     }
 
     proptest! {
         #[test]
         fn a_key_with_one_character_changed_is_not_well_formed(at in 0..LENGTH, to in "[0-9A-Za-z_]") {
-            let key = generate(&SystemRandom);
+            let key = generate(KeyKind::Live, &SystemRandom);
             let mut bent = key.reveal().to_owned();
             bent.replace_range(at..=at, &to);
             prop_assert_eq!(is_well_formed(&bent), bent == key.reveal());

@@ -2,6 +2,7 @@
 
 mod files;
 mod follow;
+mod keys;
 mod mail;
 mod webhooks;
 mod wire;
@@ -111,6 +112,7 @@ impl App {
     pub fn wake(&self) {
         self.wired.webhook_engine.wake();
         self.wired.email_engine.wake();
+        self.wired.key_watch.notify_one();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

@@ -1,13 +1,14 @@
 //! The wiring: which part gets which.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tokio::sync::Notify;
 use tonic::service::Routes;
 
-use super::{Machine, Stops, files, follow, mail, webhooks};
+use super::{Machine, Stops, files, follow, keys as api_keys, mail, webhooks};
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -86,7 +87,8 @@ impl Ground {
         let verifier =
             Arc::new(Verifier::new(self.db.clone(), self.keyring.api_key_mac.clone(), clock.clone()));
         let (db, ids, random) = (self.db.clone(), Arc::clone(&self.ids), self.machine.random.clone());
-        Arc::new(ApiKeyService { db, verifier, random, ids, clock })
+        let (policy, events) = (Arc::default(), OnceLock::new());
+        Arc::new(ApiKeyService { db, verifier, policy, events, random, ids, clock })
     }
 }
 
@@ -115,6 +117,8 @@ pub struct Wired {
     defaults: Arc<Defaults>,
     sender: Arc<Sender>,
     tally: Arc<Tally>,
+    /// Looks for keys that end soon.
+    pub(super) key_watch: Arc<Notify>,
 }
 
 impl Wired {
@@ -229,6 +233,7 @@ impl Wired {
             defaults,
             sender,
             tally,
+            key_watch: Arc::default(),
             ground,
         };
         wired.follow(stops);
@@ -247,6 +252,9 @@ impl Wired {
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
+        api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
+        let watch = Arc::clone(&self.key_watch);
+        stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
@@ -283,6 +291,8 @@ impl Wired {
             ids: Arc::clone(ids),
             clock: clock(),
         });
+        // Set once for each server, and this is the only place.
+        let _ = self.api_keys.events.set(Arc::clone(&events));
         let registry =
             || RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
         let routes = RouteService {

@@ -187,7 +187,21 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 22] = [
+const PLAIN: [Definition; 24] = [
+    Definition {
+        key: "apikeys.default_expiry_days",
+        kind: Type::Integer(1, 365),
+        default: "90",
+        description: "How many days a new API key works when its maker says nothing; never more than apikeys.max_expiry_days.",
+        environment: &[],
+    },
+    Definition {
+        key: "apikeys.max_expiry_days",
+        kind: Type::Integer(1, 365),
+        default: "365",
+        description: "How many days a new API key works at most.",
+        environment: &[],
+    },
     Definition {
         key: "email.capture",
         kind: Type::Boolean,
