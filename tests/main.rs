@@ -2,6 +2,8 @@
 
 mod api_keys;
 mod api_keys_change;
+mod api_keys_usage;
+mod api_keys_verify;
 mod architecture;
 mod bad_input;
 mod command_line;
@@ -13,6 +15,7 @@ mod dkim;
 mod email_flow;
 mod email_queue;
 mod emails;
+mod forward_auth;
 mod harness;
 mod hostile_endpoints;
 mod injection;

@@ -61,11 +61,27 @@ pub fn prefix(text: &str) -> &str {
     &text[..PREFIX_LENGTH]
 }
 
-/// What the database has of a key.
-pub fn mac(mac_key: &[u8; KEY_LENGTH], text: &str) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(mac_key).expect("HMAC takes keys of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().into()
+/// The part of a well-formed key, or of its prefix, that tells it from others.
+pub fn id(text: &str) -> Option<[u8; ID_LENGTH]> {
+    text.as_bytes().get(START.len()..PREFIX_LENGTH)?.try_into().ok()
+}
+
+/// Makes what the database has of a key.
+pub struct MacKey(Hmac<Sha256>);
+
+impl MacKey {
+    /// With this key.
+    pub fn new(mac_key: &[u8; KEY_LENGTH]) -> Self {
+        Self(Hmac::new_from_slice(mac_key).expect("HMAC takes keys of any length"))
+    }
+
+    /// The MAC of a whole key.
+    pub fn mac(&self, text: &str) -> [u8; 32] {
+        // A copy begins where the key is worked in already.
+        let mut mac = self.0.clone();
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
 }
 
 fn push_random(text: &mut String, count: usize, random: &dyn Random) {

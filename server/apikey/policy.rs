@@ -1,4 +1,4 @@
-//! How long keys may live, as the settings say.
+//! How long keys may live and what is known of their use is kept, as the settings say.
 
 use std::sync::Arc;
 
@@ -11,11 +11,15 @@ pub struct Policy {
     pub default_days: u32,
     /// The most days.
     pub max_days: u32,
+    /// For how many days uses are kept in the log.
+    pub log_days: u32,
+    /// For how many days their counts are kept.
+    pub usage_days: u32,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { default_days: 90, max_days: 365 }
+        Self { default_days: 90, max_days: 365, log_days: 7, usage_days: 400 }
     }
 }
 

@@ -10,6 +10,7 @@ use super::model::{KeyChange, KeyKind, Rules};
 use super::policy::SharedPolicy;
 use super::store;
 pub use super::store::{ApiKey, KeyFilter};
+use super::usage::Usage;
 use super::verifier::Verifier;
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Db, revision};
@@ -78,6 +79,8 @@ pub struct ApiKeyService {
     pub verifier: Arc<Verifier>,
     /// How long keys may live.
     pub policy: SharedPolicy,
+    /// Counts and logs what keys are used for.
+    pub usage: Arc<Usage>,
     /// Where it publishes what becomes of keys; unset in commands that do not serve, whose events a server publishes later.
     pub events: OnceLock<Arc<EventService>>,
     /// Makes secrets.

@@ -79,16 +79,6 @@ impl TryFrom<String> for Rules {
     }
 }
 
-/// The key with this prefix, and its MAC.
-pub(super) async fn find_by_prefix(conn: &mut Conn, prefix: &str) -> Result<Option<(ApiKey, Vec<u8>)>> {
-    Ok(on!(conn, |c| api_keys::table
-        .filter(api_keys::key_prefix.eq(prefix))
-        .select((ApiKey::as_select(), api_keys::key_hash))
-        .first(c)
-        .await
-        .optional())?)
-}
-
 /// One key.
 pub(super) async fn find(conn: &mut Conn, id: &str) -> Result<ApiKey> {
     let row: Option<ApiKey> =

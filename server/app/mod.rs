@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::apikey::Verifier;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -106,6 +107,11 @@ impl App {
     /// The admin key, when this start made it.
     pub fn new_admin_key(&self) -> Option<&SecretText> {
         self.new_admin_key.as_ref()
+    }
+
+    /// What verifies keys.
+    pub fn verifier(&self) -> &Verifier {
+        &self.wired.api_keys.verifier
     }
 
     /// Looks for due deliveries now, as after a clock was moved.

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tonic::service::Routes;
 
 use super::{Machine, Stops, files, follow, keys as api_keys, mail, webhooks};
+use crate::apikey::usage::Usage;
 use crate::apikey::{self, ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -84,11 +85,11 @@ impl Ground {
     /// The API keys of this database.
     pub fn api_keys(&self) -> Arc<ApiKeyService> {
         let clock = self.machine.clock.clone();
-        let verifier =
-            Arc::new(Verifier::new(self.db.clone(), self.keyring.api_key_mac.clone(), clock.clone()));
+        let verifier = Arc::new(Verifier::new(self.db.clone(), &self.keyring.api_key_mac, clock.clone()));
         let (db, ids, random) = (self.db.clone(), Arc::clone(&self.ids), self.machine.random.clone());
         let (policy, events) = (Arc::default(), OnceLock::new());
-        Arc::new(ApiKeyService { db, verifier, policy, events, random, ids, clock })
+        let usage = Arc::new(Usage::new(Arc::clone(&ids)));
+        Arc::new(ApiKeyService { db, verifier, policy, usage, events, random, ids, clock })
     }
 }
 
@@ -255,6 +256,7 @@ impl Wired {
         api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
+        stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         let gauges = follow::Gauges {
             metrics: Arc::clone(&self.metrics),
@@ -273,6 +275,7 @@ impl Wired {
                 self.webhook_engine.clone(),
                 stop(),
             ));
+            stops.tasks.spawn(api_keys::follow(Arc::clone(&self.api_keys), stop()));
             // The lease must outlive the attempts that a drain waits for.
             tokio::spawn(follow::lease(Arc::clone(&self.node), db.clone(), clock, stops.writer.clone()));
         }
@@ -423,12 +426,15 @@ impl Wired {
         };
         let shared = Shared {
             authenticate,
+            meter: Arc::clone(&self.api_keys) as _,
             metrics: Arc::clone(&self.metrics),
             allowed_origins: config.allow_origin.clone(),
             reflection: config.reflection,
         };
         let published = PublishedKeys { directory: Arc::clone(&self.directory), clock: clock() };
-        let pages = links::http::routes(recipients).merge(keys::routes(published));
+        let pages = links::http::routes(recipients)
+            .merge(keys::routes(published))
+            .merge(apikey::verify::http::routes(Arc::clone(&self.api_keys)));
         rpc::router(services, &shared, self.health.clone(), pages).await
     }
 
@@ -437,7 +443,11 @@ impl Wired {
         if let Err(error) = self.tally.flush(&self.ground.db).await {
             tracing::warn!(%error, "the last statistics of webhooks are lost");
         }
+        if let Err(error) = self.api_keys.usage.flush(&self.ground.db).await {
+            tracing::warn!(%error, "the last uses of API keys are lost");
+        }
         let gave = async {
+            self.api_keys.give_back_credits().await?;
             self.webhook_engine.release().await?;
             self.email_engine.release().await?;
             self.node.leave(&self.ground.db).await

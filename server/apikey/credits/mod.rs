@@ -1,5 +1,6 @@
 //! Credits: a stock of uses, shared by a key and those that replace it.
 
+pub mod lease;
 pub mod store;
 
 pub use store::Credits;
@@ -32,6 +33,19 @@ pub(super) async fn set(
 }
 
 impl ApiKeyService {
+    /// Gives back the credits that this node took and did not use, when the server stops.
+    ///
+    /// # Errors
+    /// When the database refuses it: what is left is lost.
+    pub async fn give_back_credits(&self) -> Result<()> {
+        for record in self.verifier.in_memory() {
+            if let Some(lease) = record.bounds().and_then(|bounds| bounds.lease.as_ref()) {
+                lease.give_back(&self.db).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// The credits of keys, by their id.
     pub async fn credits(&self, keys: &[ApiKey]) -> Result<HashMap<String, Credits>> {
         let ids: Vec<String> = keys.iter().filter_map(|key| key.credits_id.clone()).collect();
@@ -40,7 +54,15 @@ impl ApiKeyService {
         }
         let now = self.clock.now();
         let all = store::all(&mut self.db.reader().await?, &ids).await?;
+        let mut in_hand = HashMap::new();
+        for key in keys {
+            // What this node took and did not use is there for who asks it.
+            if let Some(lease) = self.verifier.lease(&key.key_prefix) {
+                *in_hand.entry((key.credits_id.clone(), lease.version())).or_insert(0) += lease.left();
+            }
+        }
         let filled = |mut credits: Credits| {
+            credits.remaining += in_hand.get(&(Some(credits.id.clone()), credits.version)).unwrap_or(&0);
             credits.refill(now);
             (credits.id.clone(), credits)
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::credits::Credits;
 use super::super::model::{KeyChange, KeyKind, NewCredits, RateLimit, RefillInterval};
 use super::super::store::ApiKey;
+use super::super::warnings::Remarks;
 use crate::clock::Timestamp;
 use crate::pb::switchboard::apikey::v1 as pb;
 use crate::rpc::convert::{duration, from_duration, from_json, from_timestamp, json, timestamp};
@@ -26,8 +27,14 @@ pub(super) const CHANGEABLE: [&str; 11] = [
     "denied_networks",
 ];
 
-/// A key for the wire, with its credits among those of all.
-pub(super) fn api_key(key: ApiKey, credits: &HashMap<String, Credits>, now: Timestamp) -> pb::ApiKey {
+/// A key for the wire, with its credits and its use among those of all.
+pub(super) fn api_key(
+    key: ApiKey,
+    credits: &HashMap<String, Credits>,
+    remarks: &HashMap<String, Remarks>,
+    now: Timestamp,
+) -> pb::ApiKey {
+    let remarks = remarks.get(&key.id).cloned().unwrap_or_default();
     let credits = key.credits_id.as_ref().and_then(|id| credits.get(id));
     let kind = match key.kind {
         KeyKind::Live => pb::KeyKind::Live,
@@ -56,6 +63,8 @@ pub(super) fn api_key(key: ApiKey, credits: &HashMap<String, Credits>, now: Time
         created_by: key.created_by,
         etag: key.version.to_string(),
         update_time: Some(timestamp(key.updated_at)),
+        last_use_time: remarks.last_used_at.map(timestamp),
+        warnings: remarks.warnings.into_iter().map(|warning| super::usage::warning(warning).into()).collect(),
     }
 }
 

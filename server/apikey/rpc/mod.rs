@@ -2,7 +2,10 @@
 
 mod convert;
 mod scopes;
+mod usage;
+mod verify;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -12,11 +15,14 @@ use tonic::{Request, Response, Status};
 use super::change::Rotation;
 use super::service::{ApiKeyService, Creator, KeyFilter, NewKey};
 use super::store::ApiKey;
+use super::usage::{LogFilter, UsageWindow};
 use super::verifier::Verifier;
+use super::verify::Verification;
 use crate::error::{Error, Result as ServerResult};
 use crate::pb::switchboard::apikey::v1 as pb;
-use crate::rpc::convert::from_duration;
+use crate::rpc::convert::{from_duration, from_timestamp};
 use crate::rpc::mask::{self, Mask};
+use crate::rpc::meter::{Meter, Use};
 use crate::rpc::methods::Methods;
 use crate::rpc::page::Page;
 use crate::rpc::{Authenticate, Principal};
@@ -30,8 +36,18 @@ impl Authenticate for Verifier {
         self.verify(key).boxed()
     }
 
+    fn admit(&self, key: &str, address: Option<IpAddr>) -> ServerResult<()> {
+        Self::admit(self, key, address)
+    }
+
     fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
         Self::is_valid(self, principal).boxed()
+    }
+}
+
+impl Meter for ApiKeyService {
+    fn used(&self, used: Use) {
+        self.usage.note_own(used, self.clock.now());
     }
 }
 
@@ -49,8 +65,9 @@ impl Rpc {
     }
 
     async fn wire_all(&self, keys: Vec<ApiKey>) -> ServerResult<Vec<pb::ApiKey>> {
-        let (credits, now) = (self.keys.credits(&keys).await?, self.keys.clock.now());
-        Ok(keys.into_iter().map(|key| convert::api_key(key, &credits, now)).collect())
+        let (credits, remarks) = (self.keys.credits(&keys).await?, self.keys.remarks(&keys).await?);
+        let now = self.keys.clock.now();
+        Ok(keys.into_iter().map(|key| convert::api_key(key, &credits, &remarks, now)).collect())
     }
 }
 
@@ -130,6 +147,51 @@ impl pb::api_key_service_server::ApiKeyService for Rpc {
     ) -> Result<Response<pb::RevokeApiKeyResponse>, Status> {
         let api_key = self.keys.revoke(request.into_inner().api_key_id).await?;
         Ok(Response::new(pb::RevokeApiKeyResponse { api_key: self.wire(api_key).await? }))
+    }
+
+    async fn verify_api_key(
+        &self,
+        request: Request<pb::VerifyApiKeyRequest>,
+    ) -> Result<Response<pb::VerifyApiKeyResponse>, Status> {
+        let verdict = self.keys.verify(&request.into_inner().into()).await?;
+        Ok(Response::new(verdict.into()))
+    }
+
+    async fn batch_verify_api_keys(
+        &self,
+        request: Request<pb::BatchVerifyApiKeysRequest>,
+    ) -> Result<Response<pb::BatchVerifyApiKeysResponse>, Status> {
+        let all: Vec<Verification> =
+            request.into_inner().requests.into_iter().map(Verification::from).collect();
+        let verdicts = self.keys.verify_batch(&all).await?;
+        let responses = verdicts.into_iter().map(pb::VerifyApiKeyResponse::from).collect();
+        Ok(Response::new(pb::BatchVerifyApiKeysResponse { responses }))
+    }
+
+    async fn get_api_key_usage(
+        &self,
+        request: Request<pb::GetApiKeyUsageRequest>,
+    ) -> Result<Response<pb::GetApiKeyUsageResponse>, Status> {
+        let pb::GetApiKeyUsageRequest { api_key_id, start_time, end_time } = request.into_inner();
+        let (start, end) = (start_time.map(from_timestamp), end_time.map(from_timestamp));
+        let report = self.keys.usage_report(&UsageWindow { key_id: api_key_id, start, end }).await?;
+        let mut answer = pb::GetApiKeyUsageResponse::from(report);
+        answer.dropped_logs = i64::try_from(self.keys.usage.dropped()).unwrap_or(i64::MAX);
+        Ok(Response::new(answer))
+    }
+
+    async fn list_api_key_logs(
+        &self,
+        request: Request<pb::ListApiKeyLogsRequest>,
+    ) -> Result<Response<pb::ListApiKeyLogsResponse>, Status> {
+        let pb::ListApiKeyLogsRequest { api_key_id, errors_only, page_size, page_token } =
+            request.into_inner();
+        let page = Page::read("API key logs", page_size, &page_token, &[&api_key_id, &errors_only])?;
+        let filter = LogFilter { key_id: &api_key_id, errors_only };
+        let mut rows = self.keys.usage_log(page.after.as_deref(), filter, page.limit() as i64).await?;
+        let next_page_token = page.cut(&mut rows, |row| row.id.clone());
+        let logs = rows.into_iter().map(pb::ApiKeyLog::from).collect();
+        Ok(Response::new(pb::ListApiKeyLogsResponse { logs, next_page_token }))
     }
 
     async fn list_scopes(

@@ -69,6 +69,12 @@ pub struct ApiKey {
     /// When it was last changed.
     #[prost(message, optional, tag = "22")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was last used, to the minute; unset when it never was.
+    #[prost(message, optional, tag = "23")]
+    pub last_use_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What somebody should look at.
+    #[prost(enumeration = "ApiKeyWarning", repeated, tag = "24")]
+    pub warnings: ::prost::alloc::vec::Vec<i32>,
 }
 /// How often a key may be used. Uses come back evenly over the period, and all of them may be used at once. Each node counts for
 /// itself.
@@ -252,6 +258,255 @@ pub struct RevokeApiKeyResponse {
     #[prost(message, optional, tag = "1")]
     pub api_key: ::core::option::Option<ApiKey>,
 }
+/// What VerifyApiKey takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyApiKeyRequest {
+    /// The key, as the application got it.
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    /// The scopes that the key must have, all of them. At most 100.
+    #[prost(string, repeated, tag = "2")]
+    pub all_of: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The scopes of which the key must have one. At most 100.
+    #[prost(string, repeated, tag = "3")]
+    pub any_of: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the use costs, up to 1 000 000; unset means 1. With 0 nothing is used up.
+    #[prost(int64, optional, tag = "4")]
+    pub cost: ::core::option::Option<i64>,
+    /// The rate limits of the key that the use counts against, by name; none means all. At most 10.
+    #[prost(string, repeated, tag = "5")]
+    pub rate_limits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The method that the key is used for, such as `GET`; at most 32 characters.
+    #[prost(string, tag = "6")]
+    pub method: ::prost::alloc::string::String,
+    /// The path that it is used for, such as `/orders/17`; at most 2048 characters. The usage log has it without its query, and
+    /// statistics have `{id}` in place of what looks like an id.
+    #[prost(string, tag = "7")]
+    pub path: ::prost::alloc::string::String,
+    /// The address that the key is used from. A key with networks of its own is refused without one.
+    #[prost(string, tag = "8")]
+    pub client_ip: ::prost::alloc::string::String,
+}
+/// What VerifyApiKey answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyApiKeyResponse {
+    /// What the key is told.
+    #[prost(enumeration = "VerificationCode", tag = "1")]
+    pub code: i32,
+    /// Whether the key may be used: the code is VALID.
+    #[prost(bool, tag = "2")]
+    pub valid: bool,
+    /// The key's id. This and all that follows is set only when the key is right in all its characters.
+    #[prost(string, tag = "3")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// What it is used for.
+    #[prost(enumeration = "KeyKind", tag = "4")]
+    pub kind: i32,
+    /// Whose it is, in the words of the application.
+    #[prost(string, tag = "5")]
+    pub external_id: ::prost::alloc::string::String,
+    /// What the application wants to know of it.
+    #[prost(message, optional, tag = "6")]
+    pub metadata: ::core::option::Option<::prost_types::Struct>,
+    /// What its holder may do.
+    #[prost(string, repeated, tag = "7")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When it stops working.
+    #[prost(message, optional, tag = "8")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The scopes that it lacks.
+    #[prost(string, repeated, tag = "9")]
+    pub missing_scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How it stands with the rate limits that were asked for.
+    #[prost(message, repeated, tag = "10")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimitState>,
+    /// How many credits are left; unset for a key without.
+    #[prost(int64, optional, tag = "11")]
+    pub remaining_credits: ::core::option::Option<i64>,
+    /// When another try may help; unset when none will.
+    #[prost(message, optional, tag = "12")]
+    pub retry_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// How it stands with a rate limit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateLimitState {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How many uses there are in a period.
+    #[prost(int64, tag = "2")]
+    pub limit: i64,
+    /// How many are left now.
+    #[prost(int64, tag = "3")]
+    pub remaining: i64,
+    /// When all of them are back.
+    #[prost(message, optional, tag = "4")]
+    pub reset_after: ::core::option::Option<::prost_types::Duration>,
+}
+/// What BatchVerifyApiKeys takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchVerifyApiKeysRequest {
+    /// What to verify; 1 to 100.
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<VerifyApiKeyRequest>,
+}
+/// What BatchVerifyApiKeys answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BatchVerifyApiKeysResponse {
+    /// The answers, in the order of the requests.
+    #[prost(message, repeated, tag = "1")]
+    pub responses: ::prost::alloc::vec::Vec<VerifyApiKeyResponse>,
+}
+/// What GetApiKeyUsage takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetApiKeyUsageRequest {
+    /// The key; empty means all keys together.
+    #[prost(string, tag = "1")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// From when; a day ago when unset. It is rounded down: to a minute, to an hour when it is more than a day ago, to a day when it is
+    /// more than 31 days ago.
+    #[prost(message, optional, tag = "2")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when; now when unset.
+    #[prost(message, optional, tag = "3")]
+    pub end_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What GetApiKeyUsage answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetApiKeyUsageResponse {
+    /// How many calls there were.
+    #[prost(int64, tag = "1")]
+    pub calls: i64,
+    /// How many of them failed: their status was 400 or above.
+    #[prost(int64, tag = "2")]
+    pub errors: i64,
+    /// The part of them that failed, 0 to 1.
+    #[prost(double, tag = "3")]
+    pub error_rate: f64,
+    /// By method and endpoint, the most used 100.
+    #[prost(message, repeated, tag = "4")]
+    pub endpoints: ::prost::alloc::vec::Vec<EndpointUsage>,
+    /// By status.
+    #[prost(message, repeated, tag = "5")]
+    pub statuses: ::prost::alloc::vec::Vec<StatusUsage>,
+    /// The time within which half of the calls were over. Of a verification it is the time that the verification took.
+    #[prost(message, optional, tag = "6")]
+    pub p50_duration: ::core::option::Option<::prost_types::Duration>,
+    /// The time within which 99 of 100 were over.
+    #[prost(message, optional, tag = "7")]
+    pub p99_duration: ::core::option::Option<::prost_types::Duration>,
+    /// When the key was last used, to the minute.
+    #[prost(message, optional, tag = "8")]
+    pub last_use_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The 20 keys with the most calls, when all keys were asked for.
+    #[prost(message, repeated, tag = "9")]
+    pub top_keys: ::prost::alloc::vec::Vec<TopApiKey>,
+    /// How many uses this node has left out of its log since it was started.
+    #[prost(int64, tag = "10")]
+    pub dropped_logs: i64,
+}
+/// Calls of an endpoint.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EndpointUsage {
+    /// The HTTP method; `POST` for an RPC of this server.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The path, with `{id}` in place of what looks like an id. `(others)` for what had too many different ones.
+    #[prost(string, tag = "2")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// How many calls.
+    #[prost(int64, tag = "3")]
+    pub calls: i64,
+    /// How many of them failed.
+    #[prost(int64, tag = "4")]
+    pub errors: i64,
+    /// The part of them that failed, 0 to 1.
+    #[prost(double, tag = "5")]
+    pub error_rate: f64,
+}
+/// Calls with a status.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusUsage {
+    /// The first digit of the HTTP status, such as 2 for 200 to 299. An RPC counts as what its code means in HTTP.
+    #[prost(int32, tag = "1")]
+    pub status_class: i32,
+    /// How many calls.
+    #[prost(int64, tag = "2")]
+    pub calls: i64,
+}
+/// Calls of a key.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TopApiKey {
+    /// The key's id.
+    #[prost(string, tag = "1")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// How many calls.
+    #[prost(int64, tag = "2")]
+    pub calls: i64,
+    /// How many of them failed.
+    #[prost(int64, tag = "3")]
+    pub errors: i64,
+    /// The part of them that failed, 0 to 1.
+    #[prost(double, tag = "4")]
+    pub error_rate: f64,
+}
+/// What ListApiKeyLogs takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListApiKeyLogsRequest {
+    /// Only uses of this key; empty means of all.
+    #[prost(string, tag = "1")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// Only uses that failed.
+    #[prost(bool, tag = "2")]
+    pub errors_only: bool,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "3")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before, with the same filters.
+    #[prost(string, tag = "4")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ListApiKeyLogs answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListApiKeyLogsResponse {
+    /// The uses.
+    #[prost(message, repeated, tag = "1")]
+    pub logs: ::prost::alloc::vec::Vec<ApiKeyLog>,
+    /// Asks for the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// A use of a key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ApiKeyLog {
+    /// Its id.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The key.
+    #[prost(string, tag = "2")]
+    pub api_key_id: ::prost::alloc::string::String,
+    /// When it ended.
+    #[prost(message, optional, tag = "3")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The HTTP method; `POST` for an RPC of this server.
+    #[prost(string, tag = "4")]
+    pub method: ::prost::alloc::string::String,
+    /// The path, without its query.
+    #[prost(string, tag = "5")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// The HTTP status; of an RPC, what its code means in HTTP.
+    #[prost(int32, tag = "6")]
+    pub status: i32,
+    /// How it ended in a word: the code of the RPC or of the verification.
+    #[prost(string, tag = "7")]
+    pub code: ::prost::alloc::string::String,
+    /// Where it came from; empty when that is not known.
+    #[prost(string, tag = "8")]
+    pub ip_address: ::prost::alloc::string::String,
+    /// How long it took.
+    #[prost(message, optional, tag = "9")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+}
 /// What ListScopes takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListScopesRequest {}
@@ -305,6 +560,47 @@ pub struct DeleteScopeRequest {
 /// What DeleteScope answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteScopeResponse {}
+/// Something about a key that somebody should look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ApiKeyWarning {
+    /// Never.
+    Unspecified = 0,
+    /// Its owner has more than ten keys that work.
+    TooManyKeys = 1,
+    /// It works, and was not used for 30 days.
+    Unused = 2,
+    /// It was used in the last day from a network (/24, or /48 of IPv6) that it was never used from before.
+    NewNetwork = 3,
+    /// At least half of its uses of the last hour failed, and there were twenty or more.
+    ErrorBurst = 4,
+}
+impl ApiKeyWarning {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "API_KEY_WARNING_UNSPECIFIED",
+            Self::TooManyKeys => "API_KEY_WARNING_TOO_MANY_KEYS",
+            Self::Unused => "API_KEY_WARNING_UNUSED",
+            Self::NewNetwork => "API_KEY_WARNING_NEW_NETWORK",
+            Self::ErrorBurst => "API_KEY_WARNING_ERROR_BURST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "API_KEY_WARNING_UNSPECIFIED" => Some(Self::Unspecified),
+            "API_KEY_WARNING_TOO_MANY_KEYS" => Some(Self::TooManyKeys),
+            "API_KEY_WARNING_UNUSED" => Some(Self::Unused),
+            "API_KEY_WARNING_NEW_NETWORK" => Some(Self::NewNetwork),
+            "API_KEY_WARNING_ERROR_BURST" => Some(Self::ErrorBurst),
+            _ => None,
+        }
+    }
+}
 /// What a key is used for. Nothing but its look depends on it: the part of a test key that one may see begins with `test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -367,6 +663,67 @@ impl RefillInterval {
             "REFILL_INTERVAL_UNSPECIFIED" => Some(Self::Unspecified),
             "REFILL_INTERVAL_DAILY" => Some(Self::Daily),
             "REFILL_INTERVAL_MONTHLY" => Some(Self::Monthly),
+            _ => None,
+        }
+    }
+}
+/// What VerifyApiKey says of a key, in the order in which it is found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum VerificationCode {
+    /// Never.
+    Unspecified = 0,
+    /// It may be used.
+    Valid = 1,
+    /// There is no such key.
+    Invalid = 2,
+    /// Somebody ended it.
+    Revoked = 3,
+    /// Its time is over.
+    Expired = 4,
+    /// Somebody stopped it for a while.
+    Disabled = 5,
+    /// It must not be used from this address.
+    IpNotAllowed = 6,
+    /// It lacks a scope.
+    ScopeMissing = 7,
+    /// It was used too often.
+    RateLimited = 8,
+    /// Its credits are used up.
+    CreditsExhausted = 9,
+}
+impl VerificationCode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VERIFICATION_CODE_UNSPECIFIED",
+            Self::Valid => "VERIFICATION_CODE_VALID",
+            Self::Invalid => "VERIFICATION_CODE_INVALID",
+            Self::Revoked => "VERIFICATION_CODE_REVOKED",
+            Self::Expired => "VERIFICATION_CODE_EXPIRED",
+            Self::Disabled => "VERIFICATION_CODE_DISABLED",
+            Self::IpNotAllowed => "VERIFICATION_CODE_IP_NOT_ALLOWED",
+            Self::ScopeMissing => "VERIFICATION_CODE_SCOPE_MISSING",
+            Self::RateLimited => "VERIFICATION_CODE_RATE_LIMITED",
+            Self::CreditsExhausted => "VERIFICATION_CODE_CREDITS_EXHAUSTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VERIFICATION_CODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "VERIFICATION_CODE_VALID" => Some(Self::Valid),
+            "VERIFICATION_CODE_INVALID" => Some(Self::Invalid),
+            "VERIFICATION_CODE_REVOKED" => Some(Self::Revoked),
+            "VERIFICATION_CODE_EXPIRED" => Some(Self::Expired),
+            "VERIFICATION_CODE_DISABLED" => Some(Self::Disabled),
+            "VERIFICATION_CODE_IP_NOT_ALLOWED" => Some(Self::IpNotAllowed),
+            "VERIFICATION_CODE_SCOPE_MISSING" => Some(Self::ScopeMissing),
+            "VERIFICATION_CODE_RATE_LIMITED" => Some(Self::RateLimited),
+            "VERIFICATION_CODE_CREDITS_EXHAUSTED" => Some(Self::CreditsExhausted),
             _ => None,
         }
     }
@@ -624,6 +981,129 @@ pub mod api_key_service_client {
                     GrpcMethod::new(
                         "switchboard.apikey.v1.ApiKeyService",
                         "RevokeApiKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Says whether a key may do something, for an application that its users call with keys. The answer is OK with a code,
+        /// whatever the key is; why a key does not work is told only to who has all of it. A use counts against the key's rate limits
+        /// and its credits.
+        pub async fn verify_api_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyApiKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyApiKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.apikey.v1.ApiKeyService/VerifyApiKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.apikey.v1.ApiKeyService",
+                        "VerifyApiKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Verifies up to 100 keys, each for itself and in their order.
+        pub async fn batch_verify_api_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BatchVerifyApiKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BatchVerifyApiKeysResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.apikey.v1.ApiKeyService/BatchVerifyApiKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.apikey.v1.ApiKeyService",
+                        "BatchVerifyApiKeys",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How often a key was used, or all of them were, over a time: by endpoint and by status, how many calls failed and how long they
+        /// took. Uses are calls of this server with the key, and its verifications.
+        pub async fn get_api_key_usage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetApiKeyUsageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetApiKeyUsageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.apikey.v1.ApiKeyService/GetApiKeyUsage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.apikey.v1.ApiKeyService",
+                        "GetApiKeyUsage",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Uses, newest first. The log is bounded: of very many uses in a second some are not in it.
+        pub async fn list_api_key_logs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListApiKeyLogsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListApiKeyLogsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.apikey.v1.ApiKeyService/ListApiKeyLogs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.apikey.v1.ApiKeyService",
+                        "ListApiKeyLogs",
                     ),
                 );
             self.inner.unary(req, path, codec).await
