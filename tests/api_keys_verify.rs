@@ -204,6 +204,14 @@ on_both! {
             uses += usize::from(verify(&server, key).await.valid);
         }
         assert_eq!(uses, 4);
+        // Set anew for one, they are set anew for both.
+        let many = ApiKey { id: made.id.clone(), credits: Some(Credits { remaining: 500, ..Default::default() }), ..Default::default() };
+        update(&server.client, many, &["credits"]).await.unwrap();
+        assert!(verify(&server, &key).await.valid && verify(&server, &rotated.key).await.valid);
+        let few = ApiKey { id: rotated.api_key.unwrap().id, credits: Some(Credits { remaining: 1, ..Default::default() }), ..Default::default() };
+        update(&server.client, few, &["credits"]).await.unwrap();
+        assert!(verify(&server, &key).await.valid);
+        assert!(!verify(&server, &key).await.valid && !verify(&server, &rotated.key).await.valid);
     }
 
     async fn what_a_node_did_not_use_of_the_credits_is_given_back(server: Server) {

@@ -41,7 +41,7 @@ impl ApiKeyService {
         let (now, max_days) = (self.clock.now(), self.policy.load().max_days);
         let scopes = creator.scopes.to_vec();
         let creator = creator.id.to_owned();
-        let api_key = self
+        let (api_key, sharing) = self
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
@@ -57,16 +57,19 @@ impl ApiKeyService {
                         let creator = Creator { id: &creator, scopes: &scopes };
                         creator.may_give(&api_key.scopes.0)?;
                     }
-                    if let Some(new) = change.credits {
-                        credits::set(conn, &mut api_key, new, revision, now).await?;
-                    }
+                    let sharing = match change.credits {
+                        Some(new) => credits::set(conn, &mut api_key, new, revision, now).await?,
+                        None => Vec::new(),
+                    };
                     api_key.changed(revision, now);
                     store::update(conn, &api_key).await?;
-                    Ok(api_key)
+                    Ok((api_key, sharing))
                 })
             })
             .await?;
         self.verifier.forget(&api_key.key_prefix);
+        // What this node took of the credits before is worth nothing now, also for the other keys that share them.
+        sharing.iter().for_each(|prefix| self.verifier.forget(prefix));
         Ok(api_key)
     }
 

@@ -145,12 +145,11 @@ pub(super) async fn update(conn: &mut Conn, key: &ApiKey) -> Result<()> {
     Ok(())
 }
 
-/// Says of all keys with these credits that they change.
-pub(super) async fn touch_sharing(conn: &mut Conn, credits_id: &str, revision: i64) -> Result<()> {
+/// Says of all keys with these credits that they change; answers their prefixes.
+pub(super) async fn touch_sharing(conn: &mut Conn, credits_id: &str, revision: i64) -> Result<Vec<String>> {
     let sharing = api_keys::table.filter(api_keys::credits_id.eq(credits_id));
     let update = diesel::update(sharing).set(api_keys::revision.eq(revision));
-    on!(conn, |c| update.execute(c).await)?;
-    Ok(())
+    Ok(on!(conn, |c| update.returning(api_keys::key_prefix).get_results(c).await)?)
 }
 
 /// Keys with events that are not published yet.

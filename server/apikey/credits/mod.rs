@@ -14,17 +14,17 @@ use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::error::Result;
 
-/// Sets the credits of a key inside the transaction that changes it, for all keys that share them.
+/// Sets the credits of a key inside the transaction that changes it, for all keys that share them; answers the prefixes of those.
 pub(super) async fn set(
     conn: &mut Conn,
     key: &mut ApiKey,
     new: Option<NewCredits>,
     revision: i64,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let Some(new) = new else {
         key.credits_id = None;
-        return Ok(());
+        return Ok(Vec::new());
     };
     let id = key.credits_id.get_or_insert_with(|| key.id.clone()).clone();
     let version = store::hold(conn, &id).await?.map_or(1, |held| held.version + 1);
