@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip_debug([
             ".switchboard.webhook.v1.CreateWebhookResponse",
             ".switchboard.apikey.v1.CreateApiKeyResponse",
+            ".switchboard.apikey.v1.RotateApiKeyResponse",
+            ".switchboard.apikey.v1.VerifyApiKeyRequest",
             ".switchboard.settings.v1.UpdateSettingsRequest",
             ".switchboard.email.v1.TestSmtpRequest",
         ])

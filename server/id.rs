@@ -27,6 +27,8 @@ pub enum Kind {
     Route,
     /// An API key.
     ApiKey,
+    /// A use of an API key.
+    ApiKeyLog,
     /// A key that seals secrets.
     DataKey,
 }
@@ -42,6 +44,7 @@ impl Kind {
             Self::EmailActivity => "act_",
             Self::Route => "rt_",
             Self::ApiKey => "key_",
+            Self::ApiKeyLog => "use_",
             Self::DataKey => "dk_",
         }
     }

@@ -21,6 +21,18 @@ impl fmt::Debug for switchboard::apikey::v1::CreateApiKeyResponse {
     }
 }
 
+impl fmt::Debug for switchboard::apikey::v1::RotateApiKeyResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RotateApiKeyResponse").field("api_key", &self.api_key).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for switchboard::apikey::v1::VerifyApiKeyRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyApiKeyRequest").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for switchboard::settings::v1::UpdateSettingsRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UpdateSettingsRequest").field("keys", &self.values.keys()).finish_non_exhaustive()

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost_types::FieldMask;
 use serde_json::json;
+use switchboard::apikey::model::KeyKind;
 use switchboard_client::apikey::v1::{
     CreateApiKeyRequest, GetApiKeyRequest, ListApiKeysRequest, RevokeApiKeyRequest,
 };
@@ -198,7 +199,7 @@ on_both! {
         server.client.api_keys().revoke_api_key(request).await.unwrap();
         server.advance(Duration::from_secs(25 * 60 * 60));
         // Well formed, with its checksum, and known to no database.
-        let stranger = switchboard::apikey::key::generate(&switchboard::secret::SystemRandom);
+        let stranger = switchboard::apikey::key::generate(KeyKind::Live, &switchboard::secret::SystemRandom);
         let mut bent = server.key.reveal().to_owned();
         let last = if bent.ends_with('0') { "1" } else { "0" };
         bent.replace_range(bent.len() - 1.., last);
@@ -223,8 +224,8 @@ on_both! {
         basic.metadata_mut().insert("authorization", "Basic am86am8=".parse().unwrap());
         status::expect(&without.list_events(basic).await.unwrap_err(), Code::Unauthenticated, "KEY_MISSING");
 
-        let before = counts(&server).await;
         let reader = server.client_that_may(&["events:read"]).await;
+        let before = counts(&server).await;
         let refused = reader.events().publish_event(event("a", "{}")).await.unwrap_err();
         let details = status::expect(&refused, Code::PermissionDenied, "SCOPE_MISSING");
         assert_eq!(details.error_info().unwrap().metadata["required_scope"], "events:write");

@@ -1,6 +1,9 @@
 //! The integration tests: one binary, over real sockets, on both databases.
 
 mod api_keys;
+mod api_keys_change;
+mod api_keys_usage;
+mod api_keys_verify;
 mod architecture;
 mod bad_input;
 mod command_line;
@@ -13,6 +16,7 @@ mod email_flow;
 mod email_queue;
 mod emails;
 mod erase;
+mod forward_auth;
 mod harness;
 mod hostile_endpoints;
 mod injection;

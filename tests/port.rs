@@ -21,7 +21,7 @@ const PUBLISH: &str = "/switchboard.event.v1.EventService/PublishEvent";
 const LIST: &str = "/switchboard.event.v1.EventService/ListEvents";
 
 /// Sends one request over HTTP/1.1, as a browser or a load balancer does.
-async fn http1(server: &Server, request: Request<Full<Bytes>>) -> Response<Bytes> {
+pub async fn http1(server: &Server, request: Request<Full<Bytes>>) -> Response<Bytes> {
     let stream = TcpStream::connect(server.address()).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);

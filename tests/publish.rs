@@ -56,6 +56,7 @@ on_both! {
     }
 
     async fn a_repeat_with_the_same_request_id_publishes_nothing(server: Server) {
+        let stranger = server.client_that_may(&["events:write"]).await;
         let receiver = Receiver::start().await;
         server.webhook_to(&receiver, &["*"]).await;
         let request = PublishEventRequest { request_id: "order-17".into(), ..event("ticket.created", TICKET) };
@@ -70,7 +71,6 @@ on_both! {
         status::expect(&refused, Code::InvalidArgument, "REQUEST_ID_REUSED");
 
         // Another key has request ids of its own.
-        let stranger = server.client_that_may(&["events:write"]).await;
         let theirs = stranger.events().publish_event(request).await.unwrap().into_inner();
         assert!(!theirs.replayed);
         assert_eq!(receiver.wait_for(2, SOON).await.len(), 2);

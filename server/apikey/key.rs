@@ -2,11 +2,12 @@
 //!
 //! All characters are base62, so that a double click selects the whole of it.  The first 15 characters are the prefix
 //! that finds it and that people may see.  The checksum is the CRC-32 of everything before it: a mistyped key is told
-//! from a wrong one without asking anybody.
+//! from a wrong one without asking anybody.  The prefix of a test key goes on with `test`, and no other does.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use super::model::KeyKind;
 use crate::secret::{KEY_LENGTH, Random, SecretText};
 
 /// The length of the visible prefix.
@@ -17,13 +18,27 @@ const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;
 const LENGTH: usize = PREFIX_LENGTH + 1 + SECRET_LENGTH + CHECKSUM_LENGTH;
 const START: &str = "swb_";
+const TEST: &str = "test";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Makes a key.
-pub fn generate(random: &dyn Random) -> SecretText {
+pub fn generate(kind: KeyKind, random: &dyn Random) -> SecretText {
     let mut text = zeroize::Zeroizing::new(String::with_capacity(LENGTH));
     text.push_str(START);
-    push_random(&mut text, ID_LENGTH, random);
+    match kind {
+        KeyKind::Test => {
+            text.push_str(TEST);
+            push_random(&mut text, ID_LENGTH - TEST.len(), random);
+        }
+        KeyKind::Live => {
+            push_random(&mut text, ID_LENGTH, random);
+            // One in fifteen million looks like a test key by chance.
+            while text[START.len()..].starts_with(TEST) {
+                text.truncate(START.len());
+                push_random(&mut text, ID_LENGTH, random);
+            }
+        }
+    }
     text.push('_');
     push_random(&mut text, SECRET_LENGTH, random);
     let checksum = checksum(&text);
@@ -46,11 +61,27 @@ pub fn prefix(text: &str) -> &str {
     &text[..PREFIX_LENGTH]
 }
 
-/// What the database has of a key.
-pub fn mac(mac_key: &[u8; KEY_LENGTH], text: &str) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(mac_key).expect("HMAC takes keys of any length");
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().into()
+/// The part of a well-formed key, or of its prefix, that tells it from others.
+pub fn id(text: &str) -> Option<[u8; ID_LENGTH]> {
+    text.as_bytes().get(START.len()..PREFIX_LENGTH)?.try_into().ok()
+}
+
+/// Makes what the database has of a key.
+pub struct MacKey(Hmac<Sha256>);
+
+impl MacKey {
+    /// With this key.
+    pub fn new(mac_key: &[u8; KEY_LENGTH]) -> Self {
+        Self(Hmac::new_from_slice(mac_key).expect("HMAC takes keys of any length"))
+    }
+
+    /// The MAC of a whole key.
+    pub fn mac(&self, text: &str) -> [u8; 32] {
+        // A copy begins where the key is worked in already.
+        let mut mac = self.0.clone();
+        mac.update(text.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
 }
 
 fn push_random(text: &mut String, count: usize, random: &dyn Random) {
@@ -85,16 +116,18 @@ mod tests {
 
     #[test]
     fn a_new_key_is_well_formed_and_unlike_any_other() {
-        let (one, other) = (generate(&SystemRandom), generate(&SystemRandom));
+        let (one, other) = (generate(KeyKind::Live, &SystemRandom), generate(KeyKind::Test, &SystemRandom));
         assert!(is_well_formed(one.reveal()), "{}", one.reveal());
         assert_ne!(one.reveal(), other.reveal());
         assert_ne!(prefix(one.reveal()), prefix(other.reveal()));
+        assert!(is_well_formed(other.reveal()) && prefix(other.reveal()).starts_with("swb_test"));
+        assert_ne!(generate(KeyKind::Live, &SystemRandom).reveal(), one.reveal());
     }
 
     proptest! {
         #[test]
         fn a_key_with_one_character_changed_is_not_well_formed(at in 0..LENGTH, to in "[0-9A-Za-z_]") {
-            let key = generate(&SystemRandom);
+            let key = generate(KeyKind::Live, &SystemRandom);
             let mut bent = key.reveal().to_owned();
             bent.replace_range(at..=at, &to);
             prop_assert_eq!(is_well_formed(&bent), bent == key.reveal());

@@ -1,38 +1,54 @@
-//! The use cases of API keys.
+//! The use cases of API keys: make, read, end.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::announce;
+use super::credits;
 use super::key;
+use super::model::{KeyChange, KeyKind, Rules};
+use super::policy::SharedPolicy;
 use super::store;
-pub use super::store::ApiKey;
+pub use super::store::{ApiKey, KeyFilter};
+use super::usage::Usage;
 use super::verifier::Verifier;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Db, revision};
 use crate::error::{Error, Kind, Result, Violations};
+use crate::event::EventService;
 use crate::id::{IdGenerator, Kind as IdKind};
 use crate::scope;
 use crate::secret::{SecretText, SharedRandom};
 
-const NAME_LIMIT: usize = 128;
-const DESCRIPTION_LIMIT: usize = 1_024;
-const SCOPE_LIMIT: usize = 100;
-const DEFAULT_DAYS: u32 = 90;
-const DAYS_LIMIT: u32 = 365;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The unit of lifetimes.
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const FIRST_DAYS: u32 = 365;
 
 /// A key to be made.
 #[derive(Debug, Clone, Default)]
-#[expect(missing_docs, reason = "explained by the API")]
 pub struct NewKey {
-    pub name: String,
-    pub description: String,
-    pub scopes: Vec<String>,
+    /// What it is used for.
+    pub kind: KeyKind,
     /// 0 means the default.
     pub expires_in_days: i32,
+    /// What it is like.  Name and scopes are needed.
+    pub fields: KeyChange,
 }
 
-/// Who makes a key.
+impl NewKey {
+    /// A key that is nothing but its name, its description and its scopes.
+    pub fn named(name: String, description: String, scopes: Vec<String>, expires_in_days: i32) -> Self {
+        let fields = KeyChange {
+            name: Some(name),
+            description: Some(description),
+            scopes: Some(scopes),
+            ..KeyChange::default()
+        };
+        Self { kind: KeyKind::Live, expires_in_days, fields }
+    }
+}
+
+/// Who makes or changes a key.
 #[derive(Debug, Clone, Copy)]
 pub struct Creator<'a> {
     /// The creator's key, or what else did it.
@@ -41,12 +57,32 @@ pub struct Creator<'a> {
     pub scopes: &'a [String],
 }
 
+impl Creator<'_> {
+    /// Refuses to give away what the creator does not hold.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`, with the first such scope.
+    pub fn may_give(&self, scopes: &[String]) -> Result<()> {
+        let Some(beyond) = scopes.iter().find(|scope| !scope::any_covers(self.scopes, scope)) else {
+            return Ok(());
+        };
+        let message = format!("nobody can give away what they do not hold: {beyond}");
+        Err(Error::new(Kind::PermissionDenied, "SCOPE_NOT_HELD", message).with("scope", beyond))
+    }
+}
+
 /// The use cases.
 pub struct ApiKeyService {
     /// The database.
     pub db: Db,
     /// Keeps the keys in memory.
     pub verifier: Arc<Verifier>,
+    /// How long keys may live.
+    pub policy: SharedPolicy,
+    /// Counts and logs what keys are used for.
+    pub usage: Arc<Usage>,
+    /// Where it publishes what becomes of keys; unset in commands that do not serve, whose events a server publishes later.
+    pub events: OnceLock<Arc<EventService>>,
     /// Makes secrets.
     pub random: SharedRandom,
     /// Makes ids.
@@ -61,29 +97,35 @@ impl ApiKeyService {
     /// # Errors
     /// `PERMISSION_DENIED` for a scope that the creator does not hold.
     pub async fn create(&self, creator: Creator<'_>, new: NewKey) -> Result<(ApiKey, SecretText)> {
-        check(&new)?;
-        if let Some(beyond) = new.scopes.iter().find(|scope| !scope::any_covers(creator.scopes, scope)) {
-            let message = format!("nobody can give away what they do not hold: {beyond}");
-            return Err(Error::new(Kind::PermissionDenied, "SCOPE_NOT_HELD", message).with("scope", beyond));
-        }
-        let text = key::generate(&*self.random);
-        let api_key = self.record(creator.id, new, &text);
-        let mac = self.verifier.mac(&text);
+        let days = self.check(&new)?;
+        creator.may_give(new.fields.scopes.as_deref().unwrap_or_default())?;
+        let text = key::generate(new.kind, &*self.random);
+        let mut api_key = self.record(creator.id, new.kind, days, &text);
+        announce::add(&mut api_key, announce::CREATED);
+        let fields = new.fields;
+        api_key.take(&fields);
+        let (mac, now) = (self.verifier.mac(&text), self.clock.now());
         let api_key = self
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
+                    api_key.revision = store::next_revision(conn).await?;
+                    if let Some(new) = fields.credits {
+                        let revision = api_key.revision;
+                        credits::set(conn, &mut api_key, new, revision, now).await?;
+                    }
                     store::insert(conn, &api_key, mac).await?;
                     Ok(api_key)
                 })
             })
             .await?;
-        Ok((api_key, text))
+        self.verifier.forget(&api_key.key_prefix);
+        Ok((self.announced(api_key).await, text))
     }
 
     /// Makes a key for whoever operates the server and so holds every scope.
     pub async fn create_by_operator(&self, new: NewKey) -> Result<(ApiKey, SecretText)> {
-        let scopes = new.scopes.clone();
+        let scopes = new.fields.scopes.clone().unwrap_or_default();
         self.create(Creator { id: "operator", scopes: &scopes }, new).await
     }
 
@@ -99,20 +141,23 @@ impl ApiKeyService {
             }
             given => given,
         };
-        let text = given.unwrap_or_else(|| key::generate(&*self.random));
-        let new = NewKey {
-            name: "First admin key".into(),
-            description: "Made at the first start".into(),
-            scopes: vec!["admin:*".into()],
-            expires_in_days: DAYS_LIMIT as i32,
-        };
-        let (api_key, mac) = (self.record("first start", new, &text), self.verifier.mac(&text));
+        let text = given.unwrap_or_else(|| key::generate(KeyKind::Live, &*self.random));
+        let new = NewKey::named(
+            "First admin key".into(),
+            "Made at the first start".into(),
+            vec!["admin:*".into()],
+            FIRST_DAYS as i32,
+        );
+        let mut api_key = self.record("first start", new.kind, FIRST_DAYS, &text);
+        api_key.take(&new.fields);
+        let mac = self.verifier.mac(&text);
         let made = self
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
                     let first = revision::mark(conn, "first_key").await?;
                     if first {
+                        api_key.revision = store::next_revision(conn).await?;
                         store::insert(conn, &api_key, mac).await?;
                     }
                     Ok(first)
@@ -122,14 +167,22 @@ impl ApiKeyService {
         Ok(made.then_some(text))
     }
 
-    fn record(&self, creator: &str, new: NewKey, text: &SecretText) -> ApiKey {
+    fn check(&self, new: &NewKey) -> Result<u32> {
+        let mut violations = Violations::default();
+        new.fields.check(&mut violations);
+        let days = violations.check("expires_in_days", self.policy.load().days(new.expires_in_days));
+        violations.finish()?;
+        Ok(days.expect("what is wrong with the days is a violation"))
+    }
+
+    /// A record with nothing of what its maker says of it.
+    pub(super) fn record(&self, creator: &str, kind: KeyKind, days: u32, text: &SecretText) -> ApiKey {
         let now = self.clock.now();
-        let days = u32::try_from(new.expires_in_days).ok().filter(|&days| days > 0).unwrap_or(DEFAULT_DAYS);
         ApiKey {
             id: self.ids.next(IdKind::ApiKey),
-            name: new.name,
-            description: new.description,
-            scopes: new.scopes.into(),
+            name: String::new(),
+            description: String::new(),
+            scopes: Vec::new().into(),
             key_prefix: key::prefix(text.reveal()).to_owned(),
             active: true,
             created_by: creator.to_owned(),
@@ -137,6 +190,18 @@ impl ApiKeyService {
             revoked_at: None,
             created_at: now,
             updated_at: now,
+            kind,
+            external_id: String::new(),
+            metadata: "{}".into(),
+            disabled: false,
+            rules: Rules::default(),
+            credits_id: None,
+            replaces: None,
+            replaced_by: None,
+            expiry_notice: None,
+            unannounced: String::new(),
+            version: 1,
+            revision: 0,
         }
     }
 
@@ -146,8 +211,8 @@ impl ApiKeyService {
     }
 
     /// Keys after an id.
-    pub async fn list(&self, after: &str, active: Option<bool>, limit: i64) -> Result<Vec<ApiKey>> {
-        store::after(&mut self.db.reader().await?, after, active, self.clock.now(), limit).await
+    pub async fn list(&self, after: &str, filter: KeyFilter<'_>, limit: i64) -> Result<Vec<ApiKey>> {
+        store::after(&mut self.db.reader().await?, after, filter, self.clock.now(), limit).await
     }
 
     /// Ends a key: it is refused from the moment that this answers.
@@ -157,29 +222,52 @@ impl ApiKeyService {
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
-                    store::find(conn, &id).await?;
-                    store::revoke(conn, &id, now).await?;
-                    store::find(conn, &id).await
+                    let revision = store::next_revision(conn).await?;
+                    let mut api_key = store::find(conn, &id).await?;
+                    if api_key.active {
+                        api_key.end(revision, now);
+                        store::update(conn, &api_key).await?;
+                    }
+                    Ok(api_key)
                 })
             })
             .await?;
         self.verifier.forget(&revoked.key_prefix);
-        Ok(revoked)
+        Ok(self.announced(revoked).await)
     }
 }
 
-fn check(new: &NewKey) -> Result<()> {
-    let mut violations = Violations::default();
-    let name_ok =
-        (1..=NAME_LIMIT).contains(&new.name.chars().count()) && !new.name.chars().any(char::is_control);
-    violations.require(name_ok, "name", "must have 1 to 128 characters, without control characters");
-    let short = new.description.chars().count() <= DESCRIPTION_LIMIT && !new.description.contains('\0');
-    violations.require(short, "description", "must have at most 1024 characters");
-    violations.require((1..=SCOPE_LIMIT).contains(&new.scopes.len()), "scopes", "must have 1 to 100 entries");
-    for (index, scope) in new.scopes.iter().enumerate() {
-        violations.check(&format!("scopes[{index}]"), scope::check(scope));
+impl ApiKey {
+    /// Takes over what a change sets, but for credits and the end, which are not the key's alone to decide.
+    pub(super) fn take(&mut self, change: &KeyChange) {
+        fn set<T: Clone>(field: &mut T, new: Option<&T>) {
+            if let Some(new) = new {
+                field.clone_from(new);
+            }
+        }
+        set(&mut self.name, change.name.as_ref());
+        set(&mut self.description, change.description.as_ref());
+        set(&mut self.scopes.0, change.scopes.as_ref());
+        set(&mut self.external_id, change.external_id.as_ref());
+        set(&mut self.metadata, change.metadata.as_ref());
+        set(&mut self.disabled, change.disabled.as_ref());
+        set(&mut self.rules.rate_limits, change.rate_limits.as_ref());
+        set(&mut self.rules.allowed_networks, change.allowed_networks.as_ref());
+        set(&mut self.rules.denied_networks, change.denied_networks.as_ref());
     }
-    let days_ok = (0..=DAYS_LIMIT as i32).contains(&new.expires_in_days);
-    violations.require(days_ok, "expires_in_days", "must be 1 to 365, or 0 for 90");
-    violations.finish()
+
+    /// Notes a change.
+    pub(super) fn changed(&mut self, revision: i64, now: Timestamp) {
+        self.version += 1;
+        self.revision = revision;
+        self.updated_at = now;
+    }
+
+    /// Ends it.
+    pub(super) fn end(&mut self, revision: i64, now: Timestamp) {
+        self.active = false;
+        self.revoked_at = Some(now);
+        self.changed(revision, now);
+        announce::add(self, announce::REVOKED);
+    }
 }

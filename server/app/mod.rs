@@ -2,6 +2,7 @@
 
 mod files;
 mod follow;
+mod keys;
 mod mail;
 mod retention;
 mod webhooks;
@@ -14,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::apikey::Verifier;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -108,11 +110,17 @@ impl App {
         self.new_admin_key.as_ref()
     }
 
+    /// What verifies keys.
+    pub fn verifier(&self) -> &Verifier {
+        &self.wired.api_keys.verifier
+    }
+
     /// Looks for due deliveries and for what is too old now, as after a clock was moved.
     pub fn wake(&self) {
         self.wired.webhook_engine.wake();
         self.wired.email_engine.wake();
         self.wired.retention.notify_one();
+        self.wired.key_watch.notify_one();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::options::DatabaseOptions;
 use super::output;
+use crate::apikey::model::KeyKind;
 use crate::apikey::{NewKey, key};
 use crate::app::{Ground, Machine};
 use crate::error::Result;
@@ -39,11 +40,11 @@ pub(super) struct Arguments {
 /// Makes keys.
 pub(super) async fn run(verb: Verb) -> Result<()> {
     match verb {
-        Verb::Generate => output::line(key::generate(&*Machine::default().random).reveal()),
+        Verb::Generate => output::line(key::generate(KeyKind::Live, &*Machine::default().random).reveal()),
         Verb::Create(arguments) => {
             let Arguments { name, scopes, description, expires_in_days, database } = arguments;
             let ground = Ground::open(&database.config()?, Machine::default()).await?;
-            let new = NewKey { name, description, scopes, expires_in_days };
+            let new = NewKey::named(name, description, scopes, expires_in_days);
             let (_, text) = ground.api_keys().create_by_operator(new).await?;
             output::line(text.reveal());
         }

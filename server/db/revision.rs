@@ -18,6 +18,8 @@ use crate::on;
 pub const SUBSCRIPTIONS: &str = "subscriptions";
 /// Settings.
 pub const SETTINGS: &str = "settings";
+/// API keys.
+pub const API_KEYS: &str = "api_keys";
 /// Templates that are kept.
 pub const TEMPLATES: &str = "templates";
 /// Subjects whose events were erased.
@@ -40,8 +42,8 @@ async fn lock(conn: &mut Conn) -> Result<()> {
     }
 }
 
-/// Adds one and answers the new value.
-async fn bump(conn: &mut Conn, name: &str) -> Result<i64> {
+/// Adds one and answers the new value; the changes of other nodes wait until the transaction ends.
+pub async fn bump(conn: &mut Conn, name: &str) -> Result<i64> {
     let update = diesel::update(revisions::table.find(name)).set(revisions::value.eq(revisions::value + 1));
     on!(conn, |c| update.execute(c).await)?;
     current(conn, name).await

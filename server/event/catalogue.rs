@@ -200,6 +200,43 @@ pub const BUILT_IN: &[BuiltIn] = &[
         ],
         sample: r#"{"webhook_id":"wh_01JGFJJZ00000000000000000A","name":"Accounting","url":"https://accounting.example.com/hook","reason":"it answered 410 Gone: it wants no more requests","failing_since":"2026-01-31T09:12:00Z","failures":1,"last_error":"answered 410 Gone"}"#,
     },
+    BuiltIn {
+        name: "key.created",
+        description: "An API key was made.",
+        fields: &[
+            ("key_id", "string", true, "The key's id."),
+            ("name", "string", true, "What people call it."),
+            ("key_prefix", "string", true, "The part of it that one may see."),
+            ("expires_at", "string", true, "When it stops working, in RFC 3339."),
+            ("external_id", "string", false, "Whose it is, in the words of the application."),
+        ],
+        sample: r#"{"key_id":"key_01jd0000000000000000000000","name":"reports","key_prefix":"swb_0aBcDeFgHiJ","expires_at":"2026-05-01T10:30:00Z","external_id":"user 17"}"#,
+    },
+    BuiltIn {
+        name: "key.revoked",
+        description: "An API key was ended before its time.",
+        fields: &[
+            ("key_id", "string", true, "The key's id."),
+            ("name", "string", true, "What people call it."),
+            ("key_prefix", "string", true, "The part of it that one may see."),
+            ("expires_at", "string", true, "When it would have stopped working, in RFC 3339."),
+            ("external_id", "string", false, "Whose it is, in the words of the application."),
+        ],
+        sample: r#"{"key_id":"key_01jd0000000000000000000000","name":"reports","key_prefix":"swb_0aBcDeFgHiJ","expires_at":"2026-05-01T10:30:00Z"}"#,
+    },
+    BuiltIn {
+        name: "key.expiring",
+        description: "An API key stops working soon: within 14, 7 or 1 days, once each.",
+        fields: &[
+            ("key_id", "string", true, "The key's id."),
+            ("name", "string", true, "What people call it."),
+            ("key_prefix", "string", true, "The part of it that one may see."),
+            ("expires_at", "string", true, "When it stops working, in RFC 3339."),
+            ("days_left", "integer", true, "14, 7 or 1."),
+            ("external_id", "string", false, "Whose it is, in the words of the application."),
+        ],
+        sample: r#"{"key_id":"key_01jd0000000000000000000000","name":"reports","key_prefix":"swb_0aBcDeFgHiJ","expires_at":"2026-05-01T10:30:00Z","days_left":7}"#,
+    },
 ];
 
 #[cfg(test)]

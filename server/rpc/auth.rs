@@ -1,5 +1,6 @@
 //! Who calls: the key in a request, and what its holder may do.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -46,6 +47,12 @@ pub trait Authenticate: Send + Sync + 'static {
 
     /// The holder of a key.
     fn authenticate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Principal>>;
+
+    /// Whether a key whose holder was found may be used now, and from this address.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for the address, `RESOURCE_EXHAUSTED` for a rate limit.
+    fn admit(&self, key: &str, address: Option<IpAddr>) -> Result<()>;
 
     /// Whether a key that was valid still is, for a call that lasts.
     fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool>;

@@ -3,6 +3,7 @@
 //! It finds the method, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
 //! error carries an `ErrorInfo`, also those that tonic itself makes.  Reflection and health need no key.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,9 +14,12 @@ use http::{HeaderMap, Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::address::ClientAddress;
 use super::auth::{self, Authenticate};
+use super::meter::{Meter, Use};
 use super::methods::Methods;
 use super::status;
+use crate::clock::Stopwatch;
 use crate::error::{Error, Kind};
 use crate::telemetry::Metrics;
 
@@ -29,13 +33,19 @@ pub struct GateLayer(Arc<Keeper>);
 struct Keeper {
     methods: Arc<Methods>,
     authenticate: Arc<dyn Authenticate>,
+    meter: Arc<dyn Meter>,
     metrics: Arc<Metrics>,
 }
 
 impl GateLayer {
     /// A gate that knows these methods and keys.
-    pub fn new(methods: Arc<Methods>, authenticate: Arc<dyn Authenticate>, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Keeper { methods, authenticate, metrics }))
+    pub fn new(
+        methods: Arc<Methods>,
+        authenticate: Arc<dyn Authenticate>,
+        meter: Arc<dyn Meter>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self(Arc::new(Keeper { methods, authenticate, meter, metrics }))
     }
 }
 
@@ -96,15 +106,15 @@ impl Keeper {
                 .into_http());
         };
         let (name, scope) = (method.path, method.scope);
-        match self
-            .authenticate(request.headers())
-            .await
-            .and_then(|principal| principal.require(scope).map(|()| principal))
-        {
+        let (began, address) = (Stopwatch::start(), ClientAddress::of(request.extensions()));
+        let found = self.authenticate(request.headers()).await;
+        let call =
+            Call { name, began, address, key_id: found.as_ref().ok().map(|one| Arc::clone(&one.key_id)) };
+        match found.and_then(|principal| self.admit(principal, scope, request.headers(), address)) {
             Ok(principal) => request.extensions_mut().insert(principal),
             Err(error) => {
                 let status = status::to_status(&error);
-                self.metrics.request(name, status::code_name(status.code()));
+                self.count(call, status.code());
                 return Ok(status.into_http());
             }
         };
@@ -120,7 +130,7 @@ impl Keeper {
             },
         };
         let (response, code) = with_details(response);
-        self.metrics.request(name, status::code_name(code));
+        self.count(call, code);
         Ok(response)
     }
 
@@ -131,6 +141,37 @@ impl Keeper {
             None => self.authenticate.authenticate(key).await,
         }
     }
+
+    fn admit(
+        &self,
+        principal: auth::Principal,
+        scope: &str,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> crate::error::Result<auth::Principal> {
+        principal.require(scope)?;
+        self.authenticate.admit(auth::key(headers)?, address)?;
+        Ok(principal)
+    }
+
+    fn count(&self, call: Call, code: Code) {
+        let name = status::code_name(code);
+        self.metrics.request(call.name, name);
+        if let Some(key_id) = call.key_id {
+            let (status, duration) = (status::http_status(code), call.began.elapsed());
+            let Call { name: path, address, .. } = call;
+            self.meter.used(Use { key_id, path, code: name, status, address, duration });
+        }
+    }
+}
+
+/// A call under way.
+struct Call {
+    name: &'static str,
+    began: Stopwatch,
+    address: Option<IpAddr>,
+    /// The caller's key; `None` when it has none that works.
+    key_id: Option<Arc<str>>,
 }
 
 /// The deadline that a caller set: digits and a unit (gRPC over HTTP/2, "Timeout").

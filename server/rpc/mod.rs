@@ -3,15 +3,18 @@
 //! ```text
 //! socket ─▶ server (accept, HTTP/1.1 or h2) ─▶ CORS ─▶ gRPC-web ─▶ gate ─▶ <capability>/rpc.rs
 //!                                          └─▶ /healthz, /metrics
-//! gate: method ─▶ scope (from the descriptor) ─▶ key ─▶ deadline ─▶ service ─▶ ErrorInfo where it lacks, count
+//! gate: method ─▶ key ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
+//!       ─▶ ErrorInfo where it lacks, count
 //! ```
 //! CORS is outermost, so that a browser sees a refusal as what it is; then gRPC-web, so that everything below speaks gRPC.
 
+pub mod address;
 pub mod auth;
 pub mod convert;
 pub mod gate;
 pub mod http;
 pub mod mask;
+pub mod meter;
 pub mod methods;
 pub mod page;
 pub mod server;
@@ -40,6 +43,8 @@ pub const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 pub struct Shared {
     /// Knows the keys.
     pub authenticate: Arc<dyn Authenticate>,
+    /// Counts the calls of each key.
+    pub meter: Arc<dyn meter::Meter>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The origins whose pages may call; `*` alone means all.
@@ -65,8 +70,12 @@ pub async fn router(
         services = services.add_service(v1).add_service(v1alpha);
     }
     services = services.add_service(health.service(&methods).await);
-    let gate =
-        GateLayer::new(Arc::new(methods), Arc::clone(&shared.authenticate), Arc::clone(&shared.metrics));
+    let gate = GateLayer::new(
+        Arc::new(methods),
+        Arc::clone(&shared.authenticate),
+        Arc::clone(&shared.meter),
+        Arc::clone(&shared.metrics),
+    );
     let grpc = services.prepare().into_axum_router().layer(gate).layer(tonic_web::GrpcWebLayer::new());
     let cors = web::cors(&shared.allowed_origins);
     let plain = http::routes(Arc::clone(&shared.metrics), health).merge(extra);

@@ -3,10 +3,12 @@
 //! It is our own because tonic's waits for open streams for ever when it shuts down, and knows no limits.  The drain:
 //! no new connections, GOAWAY on the open ones, time for requests under way, then every connection is dropped.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -14,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
+use super::address::ClientAddress;
 use crate::telemetry::Metrics;
 
 /// Limits of the port.
@@ -74,9 +78,9 @@ pub async fn serve(
             permit = Arc::clone(&permits).acquire_owned() => permit.expect("the semaphore is never closed"),
             () = stop.cancelled() => break,
         };
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -90,7 +94,7 @@ pub async fn serve(
         tracker.spawn(async move {
             metrics.connections().inc();
             tokio::select! {
-                () = connection(stream, &builder, router, first_byte, stop) => {}
+                () = connection(stream, peer.ip(), &builder, router, first_byte, stop) => {}
                 () = drop_all.cancelled() => {}
             }
             metrics.connections().dec();
@@ -127,6 +131,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 async fn connection(
     stream: TcpStream,
+    peer: IpAddr,
     builder: &auto::Builder<TokioExecutor>,
     router: Router,
     first_byte: Duration,
@@ -142,6 +147,10 @@ async fn connection(
     if !spoke {
         return;
     }
+    let router = router.map_request(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(ClientAddress(peer));
+        request
+    });
     let service = TowerToHyperService::new(router);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

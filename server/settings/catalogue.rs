@@ -187,7 +187,35 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 30] = [
+const PLAIN: [Definition; 34] = [
+    Definition {
+        key: "apikeys.default_expiry_days",
+        kind: Type::Integer(1, 365),
+        default: "90",
+        description: "How many days a new API key works when its maker says nothing; never more than apikeys.max_expiry_days.",
+        environment: &[],
+    },
+    Definition {
+        key: "apikeys.max_expiry_days",
+        kind: Type::Integer(1, 365),
+        default: "365",
+        description: "How many days a new API key works at most.",
+        environment: &[],
+    },
+    Definition {
+        key: "apikeys.log_days",
+        kind: Type::Integer(1, 365),
+        default: "7",
+        description: "For how many days each use of an API key is kept in the log.",
+        environment: &[],
+    },
+    Definition {
+        key: "apikeys.usage_days",
+        kind: Type::Integer(32, 3_650),
+        default: "400",
+        description: "For how many days it is kept how often API keys were used.",
+        environment: &[],
+    },
     Definition {
         key: "email.capture",
         kind: Type::Boolean,

@@ -2,6 +2,7 @@
 
 pub mod hostile;
 pub mod hostile_http;
+pub mod nginx;
 pub mod postfix;
 pub mod postgres;
 pub mod proxy;

@@ -69,6 +69,11 @@ impl Server {
         self.app.address().to_string()
     }
 
+    /// What verifies keys.
+    pub fn verifier(&self) -> &switchboard::apikey::Verifier {
+        self.app.verifier()
+    }
+
     /// The folder of the server's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()

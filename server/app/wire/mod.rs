@@ -2,7 +2,8 @@
 
 mod router;
 
-use super::{Machine, Stops, files, follow, mail, retention, webhooks};
+use super::{Machine, Stops, files, follow, keys as api_keys, mail, retention, webhooks};
+use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::config::Config;
 use crate::db::Db;
@@ -32,7 +33,7 @@ use crate::webhook::health::Keeper;
 use crate::webhook::stats::Tally;
 use crate::webhook::{Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout};
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -72,10 +73,11 @@ impl Ground {
     /// The API keys of this database.
     pub fn api_keys(&self) -> Arc<ApiKeyService> {
         let clock = self.machine.clock.clone();
-        let verifier =
-            Arc::new(Verifier::new(self.db.clone(), self.keyring.api_key_mac.clone(), clock.clone()));
+        let verifier = Arc::new(Verifier::new(self.db.clone(), &self.keyring.api_key_mac, clock.clone()));
         let (db, ids, random) = (self.db.clone(), Arc::clone(&self.ids), self.machine.random.clone());
-        Arc::new(ApiKeyService { db, verifier, random, ids, clock })
+        let (policy, events) = (Arc::default(), OnceLock::new());
+        let usage = Arc::new(Usage::new(Arc::clone(&ids)));
+        Arc::new(ApiKeyService { db, verifier, policy, usage, events, random, ids, clock })
     }
 }
 
@@ -108,6 +110,8 @@ pub struct Wired {
     sender: Arc<Sender>,
     tally: Arc<Tally>,
     keeper: Arc<Keeper>,
+    /// Looks for keys that end soon.
+    pub(super) key_watch: Arc<Notify>,
 }
 
 impl Wired {
@@ -247,6 +251,7 @@ impl Wired {
             sender,
             tally,
             keeper,
+            key_watch: Arc::default(),
             ground,
         };
         wired.follow(stops);
@@ -274,6 +279,10 @@ impl Wired {
             stop: stop(),
         };
         stops.tasks.spawn(retention.run());
+        api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
+        let watch = Arc::clone(&self.key_watch);
+        stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
+        stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         stops.tasks.spawn(Arc::clone(&self.keeper).run(stop()));
         let gauges = follow::Gauges {
@@ -293,6 +302,7 @@ impl Wired {
                 self.webhook_engine.clone(),
                 stop(),
             ));
+            stops.tasks.spawn(api_keys::follow(Arc::clone(&self.api_keys), stop()));
             // The lease must outlive the attempts that a drain waits for.
             tokio::spawn(follow::lease(Arc::clone(&self.node), db.clone(), clock, stops.writer.clone()));
         }
@@ -307,6 +317,7 @@ impl Wired {
             tracing::warn!(%error, "the last that was noted of the health of webhooks is lost");
         }
         let gave = async {
+            self.api_keys.give_back_credits().await?;
             self.webhook_engine.release().await?;
             self.email_engine.release().await?;
             self.node.leave(&self.ground.db).await

@@ -44,6 +44,8 @@ impl Wired {
             ids: Arc::clone(ids),
             clock: clock(),
         });
+        // Set once for each server, and this is the only place.
+        let _ = self.api_keys.events.set(Arc::clone(&events));
         let registry =
             || RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
         let routes = RouteService {
@@ -172,12 +174,15 @@ impl Wired {
         };
         let shared = Shared {
             authenticate,
+            meter: Arc::clone(&self.api_keys) as _,
             metrics: Arc::clone(&self.metrics),
             allowed_origins: config.allow_origin.clone(),
             reflection: config.reflection,
         };
         let published = PublishedKeys { directory: Arc::clone(&self.directory), clock: clock() };
-        let pages = links::http::routes(recipients).merge(keys::routes(published));
+        let pages = links::http::routes(recipients)
+            .merge(keys::routes(published))
+            .merge(apikey::verify::http::routes(Arc::clone(&self.api_keys)));
         rpc::router(services, &shared, self.health.clone(), pages).await
     }
 }

@@ -2,6 +2,9 @@
 
 #![expect(missing_docs, reason = "the columns are explained by the API and the migrations")]
 
+mod apikey;
+
+pub use apikey::*;
 mod webhook;
 
 pub use webhook::*;
@@ -194,6 +197,18 @@ diesel::table! {
         revoked_at -> Nullable<Instant>,
         created_at -> Instant,
         updated_at -> Instant,
+        kind -> Text,
+        external_id -> Text,
+        metadata -> Text,
+        disabled -> Bool,
+        rules -> Text,
+        credits_id -> Nullable<Text>,
+        replaces -> Nullable<Text>,
+        replaced_by -> Nullable<Text>,
+        expiry_notice -> Nullable<SmallInt>,
+        unannounced -> Text,
+        version -> BigInt,
+        revision -> BigInt,
     }
 }
 
