@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".switchboard.webhook.v1.CreateWebhookResponse",
             ".switchboard.apikey.v1.CreateApiKeyResponse",
             ".switchboard.settings.v1.UpdateSettingsRequest",
+            ".switchboard.settings.v1.ExportSettingsRequest",
+            ".switchboard.settings.v1.ImportSettingsRequest",
             ".switchboard.email.v1.TestSmtpRequest",
         ])
         .include_file("contract.rs")

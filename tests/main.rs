@@ -25,6 +25,7 @@ mod routes;
 mod settings;
 mod settings_given;
 mod settings_history;
+mod settings_portable;
 mod settings_watch;
 mod signatures;
 mod smtp_lane;
