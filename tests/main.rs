@@ -23,6 +23,7 @@ mod publish;
 mod real_postfix;
 mod routes;
 mod settings;
+mod settings_effects;
 mod settings_given;
 mod settings_history;
 mod settings_portable;
