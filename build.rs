@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".switchboard.apikey.v1.RotateApiKeyResponse",
             ".switchboard.apikey.v1.VerifyApiKeyRequest",
             ".switchboard.settings.v1.UpdateSettingsRequest",
+            ".switchboard.settings.v1.ExportSettingsRequest",
+            ".switchboard.settings.v1.ImportSettingsRequest",
             ".switchboard.email.v1.TestSmtpRequest",
         ])
         .include_file("contract.rs")

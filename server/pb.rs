@@ -39,6 +39,18 @@ impl fmt::Debug for switchboard::settings::v1::UpdateSettingsRequest {
     }
 }
 
+impl fmt::Debug for switchboard::settings::v1::ExportSettingsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportSettingsRequest").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for switchboard::settings::v1::ImportSettingsRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportSettingsRequest").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for switchboard::email::v1::TestSmtpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestSmtpRequest").field("settings", &self.settings.keys()).finish_non_exhaustive()

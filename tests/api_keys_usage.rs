@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use switchboard_client::apikey::v1::{
     ApiKey, ApiKeyLog, ApiKeyWarning, CreateApiKeyRequest, GetApiKeyRequest, GetApiKeyUsageRequest,
     GetApiKeyUsageResponse, ListApiKeyLogsRequest, RateLimit, VerifyApiKeyRequest,
@@ -12,6 +13,7 @@ use tonic::Code;
 use crate::api_keys_change::{make, new_key};
 use crate::harness::server::{Backend, Server, event};
 use crate::harness::{eventually, on_both, status};
+use crate::settings::set;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -142,6 +144,28 @@ on_both! {
         assert_eq!((said.calls, said.last_use_time, said.statuses[0].calls), (12, first, 12));
         assert!(said.p50_duration.unwrap().nanos > 0);
         assert_eq!(usage(&server, &made.id).await.calls, 0, "in the last day there were none");
+    }
+
+    async fn the_settings_say_how_long_uses_are_kept(server: Server) {
+        set(&server.client, json!({"apikeys.log_days": 2, "apikeys.usage_days": 40})).await;
+        let (made, key) = make(&server.client, CreateApiKeyRequest { expires_in_days: 365, ..new_key(&["orders:read"]) }).await.unwrap();
+        let begin = made.create_time.unwrap().seconds;
+        use_it(&server, &key, "GET", "/orders", "", "").await;
+        let calls = async || usage_from(&server, &made.id, Some(begin)).await.calls;
+        assert_eq!((calls().await, logs(&server, &made.id, false).await.len()), (1, 1));
+        server.advance(DAY * 3);
+        eventually("the log is forgotten", async || {
+            server.advance(Duration::ZERO);
+            logs(&server, &made.id, false).await.is_empty().then_some(())
+        })
+        .await;
+        assert_eq!(calls().await, 1);
+        server.advance(DAY * 40);
+        eventually("and then the count", async || {
+            server.advance(Duration::ZERO);
+            (calls().await == 0).then_some(())
+        })
+        .await;
     }
 
     async fn a_restart_loses_no_use(server: Server) {

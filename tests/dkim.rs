@@ -10,7 +10,7 @@ use crate::harness::tools::{run, tool};
 use crate::harness::{SOON, on_both, status};
 use crate::settings::{change, set};
 
-const RSA: &str = include_str!("../server/email/dkim/testdata/rsa2048.pem");
+pub const RSA: &str = include_str!("../server/email/dkim/testdata/rsa2048.pem");
 const WEAK: &str = include_str!("../server/email/dkim/testdata/rsa1024.pem");
 
 /// A fresh Ed25519 key, as an administrator makes one.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::json;
+use switchboard::db::{Db, execute};
 use switchboard::rpc::convert::{duration, json_value};
 use switchboard_client::Client;
 use switchboard_client::apikey::v1::{ListApiKeysRequest, RevokeApiKeyRequest};
@@ -15,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::harness::server::{Backend, Server};
 use crate::harness::{SOON, on_both, status};
-use crate::settings::{get, list, set, value};
+use crate::settings::{get, letterhead, list, set, value};
 use crate::settings_history::{history, revise};
 
 type Watch = Streaming<WatchSettingsResponse>;
@@ -101,6 +102,10 @@ on_both! {
         }
         let distinct: HashSet<_> = seen.iter().map(|revision| json_value(revision.changes[0].new_value.clone().unwrap(), 0).to_string()).collect();
         assert_eq!(distinct.len(), seen.len());
+        let mut late = watch(&server.client, after(start)).await;
+        for known in &seen {
+            assert_eq!(&revision(&mut late).await, known, "all of it once more, far behind");
+        }
         let mut kept = history(&server.client).await;
         kept.reverse();
         assert_eq!(kept, seen, "what came is what the history has");
@@ -167,7 +172,7 @@ on_both! {
         assert!(details.retry_info().is_some());
         let keys = server.client.api_keys().list_api_keys(ListApiKeysRequest::default()).await.unwrap().into_inner().api_keys;
         let key = keys.iter().find(|key| key.scopes == ["settings:read"]).unwrap();
-        let revoke = RevokeApiKeyRequest { api_key_id: key.id.clone(), ..Default::default() };
+        let revoke = RevokeApiKeyRequest { api_key_id: key.id.clone() };
         server.client.api_keys().revoke_api_key(revoke).await.unwrap();
         for watch in &mut watches {
             status::expect(&end(watch).await, Code::Unauthenticated, "KEY_INVALID");
@@ -194,6 +199,14 @@ on_both! {
         let etag = set(&server.client, json!({"general.company_name": "Zoo"})).await.etag;
         let cleared = server.client.settings().clear_settings_cache(ClearSettingsCacheRequest {}).await.unwrap().into_inner();
         assert_eq!(cleared.etag, etag);
+        // By hand, without a revision: nothing else makes the node look.
+        let db = Db::open(&server.config.database).await.unwrap();
+        let by_hand = "UPDATE settings SET value = '\"Aquarium\"' WHERE key = 'general.company_name'";
+        db.transaction(|conn| Box::pin(execute(conn, by_hand))).await.unwrap();
+        assert_eq!(value(&get(&server.client, "general.company_name").await), "Zoo");
+        server.client.settings().clear_settings_cache(ClearSettingsCacheRequest {}).await.unwrap();
+        assert_eq!(value(&get(&server.client, "general.company_name").await), "Aquarium");
+        assert!(letterhead(&server.client).await.contains("Aquarium"), "it has effect");
         let reader = server.client_that_may(&["settings:read"]).await;
         assert!(reader.settings().get_setting(GetSettingRequest { key: "general.colour".into() }).await.is_ok());
         let refused = reader.settings().clear_settings_cache(ClearSettingsCacheRequest {}).await.unwrap_err();

@@ -190,3 +190,91 @@ pub(super) fn preview(
     violations.finish()?;
     settings.preview(new).map(|values| config(&values))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::secret::SecretText;
+
+    const PROVIDERS: [&str; 3] = ["email.smtp", "email.smtp2", "email.smtp3"];
+
+    fn providers(prefix: &str, values: &[(&str, Value)]) -> Vec<Smtp> {
+        let of = |(name, value): &(&str, Value)| (format!("{prefix}_{name}"), value.clone());
+        config(&Values::of(&values.iter().map(of).collect::<Vec<_>>())).providers
+    }
+
+    #[test]
+    fn every_setting_of_a_server_reaches_its_lane() {
+        const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----";
+        for prefix in PROVIDERS {
+            let set = [
+                ("auth", json!("login")),
+                ("ca", json!(CA)),
+                ("connections", json!(3)),
+                ("host", json!("mail.example.com")),
+                ("messages_per_connection", json!(7)),
+                ("oauth_client_id", json!("client")),
+                ("oauth_client_secret", json!("client secret")),
+                ("oauth_refresh_token", json!("refresh token")),
+                ("oauth_token_url", json!("https://id.example.com/token")),
+                ("password", json!("correct-horse")),
+                ("port", json!(2525)),
+                ("preset", json!("gmail")),
+                ("tls", json!("implicit")),
+                ("user", json!("postman")),
+            ];
+            let expected = Smtp {
+                host: "mail.example.com".into(),
+                port: 2525,
+                user: "postman".into(),
+                password: SecretText::new("correct-horse"),
+                auth: AuthMode::Login,
+                oauth: Some(OAuth {
+                    token_url: "https://id.example.com/token".into(),
+                    client_id: "client".into(),
+                    client_secret: SecretText::new("client secret"),
+                    refresh_token: SecretText::new("refresh token"),
+                }),
+                tls: TlsMode::Implicit,
+                ca: CA.into(),
+                connections: 3,
+                messages_per_connection: 7,
+            };
+            assert_eq!(providers(prefix, &set), [expected], "{prefix}");
+            let host = ("host", json!("mail.example.com"));
+            for (word, mode) in
+                [("auto", AuthMode::Auto), ("plain", AuthMode::Plain), ("xoauth2", AuthMode::XOAuth2)]
+            {
+                assert_eq!(providers(prefix, &[host.clone(), ("auth", json!(word))])[0].auth, mode);
+            }
+            for (word, mode) in [("starttls", TlsMode::StartTls), ("none", TlsMode::None)] {
+                assert_eq!(providers(prefix, &[host.clone(), ("tls", json!(word))])[0].tls, mode);
+            }
+            assert!(
+                providers(prefix, &[("port", json!(25))]).is_empty(),
+                "without a host there is no server"
+            );
+        }
+    }
+
+    #[test]
+    fn a_preset_gives_what_is_not_set() {
+        for prefix in PROVIDERS {
+            for (preset, host, has_tokens) in [
+                ("gmail", "smtp.gmail.com", true),
+                ("outlook", "smtp.office365.com", true),
+                ("sendgrid", "smtp.sendgrid.net", false),
+                ("mailgun", "smtp.mailgun.org", false),
+                ("ses", "email-smtp.us-east-1.amazonaws.com", false),
+            ] {
+                let token = ("oauth_refresh_token", json!("token"));
+                let smtp = providers(prefix, &[("preset", json!(preset)), token]).remove(0);
+                assert_eq!((smtp.host.as_str(), smtp.port, smtp.tls), (host, 587, TlsMode::StartTls));
+                assert_eq!(smtp.oauth.is_some(), has_tokens, "{preset}");
+            }
+            assert!(providers(prefix, &[("preset", json!("custom"))]).is_empty());
+        }
+    }
+}

@@ -34,7 +34,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    fn check(&self, violations: &mut Violations) {
+    pub(super) fn check(&self, violations: &mut Violations) {
         let short = self.reason.chars().count() <= REASON_LIMIT;
         violations.require(short, "reason", "must have at most 500 characters");
     }
@@ -161,18 +161,18 @@ impl SettingsService {
 /// A setting that is to be stored otherwise than it is: its stored value and the new one.
 struct Difference {
     definition: &'static Definition,
-    old: Option<SecretOr>,
-    new: Option<SecretOr>,
+    old: Option<Stored>,
+    new: Option<Stored>,
 }
 
 /// A stored value: a secret's text, or any other value as JSON.
 #[derive(PartialEq)]
-enum SecretOr {
+pub(super) enum Stored {
     Secret(SecretText),
     Plain(Value),
 }
 
-impl SecretOr {
+impl Stored {
     fn of(definition: &Definition, value: &Value) -> Self {
         match definition.kind.is_secret() {
             true => Self::Secret(SecretText::new(value.as_str().unwrap_or_default())),
@@ -214,7 +214,7 @@ impl Rules {
         for (&key, value) in wanted {
             let Some(definition) = definition::find(key) else { continue };
             let old = rows.get(key).map(|row| self.stored(definition, row)).transpose()?;
-            let new = value.as_ref().map(|value| SecretOr::of(definition, value));
+            let new = value.as_ref().map(|value| Stored::of(definition, value));
             if old != new {
                 differences.push(Difference { definition, old, new });
             }
@@ -222,14 +222,13 @@ impl Rules {
         Ok(differences)
     }
 
-    fn stored(&self, definition: &Definition, row: &SettingRow) -> Result<SecretOr> {
+    /// The value of a row.
+    pub(super) fn stored(&self, definition: &Definition, row: &SettingRow) -> Result<Stored> {
         match &row.sealed {
-            Some(sealed) => {
-                self.sealer.open_text(values::place(definition.key), sealed).map(SecretOr::Secret)
-            }
+            Some(sealed) => self.sealer.open_text(values::place(definition.key), sealed).map(Stored::Secret),
             None => {
                 let value = serde_json::from_str(row.value.as_deref().unwrap_or("null"));
-                value.map(SecretOr::Plain).map_err(Error::internal)
+                value.map(Stored::Plain).map_err(Error::internal)
             }
         }
     }
@@ -241,9 +240,9 @@ impl Rules {
         differences: Vec<Difference>,
     ) -> Result<()> {
         for Difference { definition, old, new } in differences {
-            let shown = |value: &SecretOr| match value {
-                SecretOr::Secret(text) => self.fingerprints.of(definition.key, text.reveal()),
-                SecretOr::Plain(value) => value.clone(),
+            let shown = |value: &Stored| match value {
+                Stored::Secret(text) => self.fingerprints.of(definition.key, text.reveal()),
+                Stored::Plain(value) => value.clone(),
             };
             revision.changes.push(Change {
                 key: definition.key.to_owned(),
@@ -262,10 +261,10 @@ impl Rules {
         history::record(conn, revision).await
     }
 
-    fn row(&self, definition: &Definition, value: SecretOr, by: &str, now: Timestamp) -> Result<SettingRow> {
+    fn row(&self, definition: &Definition, value: Stored, by: &str, now: Timestamp) -> Result<SettingRow> {
         let (value, sealed) = match value {
-            SecretOr::Plain(value) => (Some(value.to_string()), None),
-            SecretOr::Secret(text) => {
+            Stored::Plain(value) => (Some(value.to_string()), None),
+            Stored::Secret(text) => {
                 let sealed = self.sealer.seal(values::place(definition.key), text.reveal().as_bytes())?;
                 (None, Some(sealed))
             }

@@ -90,7 +90,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// A secret in a file that others can read is no secret.
 fn warn_of_readers(path: &Path, pins: &Pins) {
     use std::os::unix::fs::PermissionsExt;
-    let secret = |key: &&str| definition::find(key).is_some_and(|definition| definition.kind.is_secret());
+    let secret = |key: &str| definition::find(key).is_some_and(|definition| definition.kind.is_secret());
     let readable = || std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o077 != 0);
     if pins.keys().any(|key| secret(key)) && readable() {
         tracing::warn!(file = %path.display(), "the configuration file has secrets, and others can read it: chmod 600");

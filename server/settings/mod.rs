@@ -10,6 +10,7 @@ pub mod definition;
 mod file;
 mod given;
 pub mod history;
+mod portable;
 pub mod rpc;
 mod service;
 mod store;

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::catalogue::CATALOGUE;
 use super::change::Terms;
 use super::definition::{self, Definition};
+use super::portable::{Exported, Options};
 use super::service::SettingsService;
 use super::values::Values;
 use super::watch::{Watch, Watches, Wish};
@@ -133,6 +134,37 @@ impl pb::settings_service_server::SettingsService for Rpc {
     ) -> Result<Response<pb::ClearSettingsCacheResponse>, Status> {
         let values = self.settings.clear_cache().await?;
         Ok(Response::new(pb::ClearSettingsCacheResponse { etag: values.revision.to_string() }))
+    }
+
+    async fn export_settings(
+        &self,
+        request: Request<pb::ExportSettingsRequest>,
+    ) -> Result<Response<pb::ExportSettingsResponse>, Status> {
+        let exported = self.settings.export(&request.into_inner().passphrase).await?;
+        let Exported { document, revision, omitted_secrets } = exported;
+        Ok(Response::new(pb::ExportSettingsResponse {
+            document,
+            etag: revision.to_string(),
+            omitted_secrets,
+        }))
+    }
+
+    async fn import_settings(
+        &self,
+        request: Request<pb::ImportSettingsRequest>,
+    ) -> Result<Response<pb::ImportSettingsResponse>, Status> {
+        let principal = Principal::of(&request)?.clone();
+        let request = request.into_inner();
+        let terms = terms(&principal, request.reason, &request.etag, request.validate_only)?;
+        let options = Options {
+            passphrase: request.passphrase,
+            skip_secrets: request.skip_secrets,
+            skip_pinned: request.skip_pinned,
+            reset_others: request.reset_others,
+        };
+        let (values, keys) = self.settings.import(&request.document, options, terms).await?;
+        let settings = keys.into_iter().filter_map(|key| convert::setting(&values, key)).collect();
+        Ok(Response::new(pb::ImportSettingsResponse { settings, etag: values.revision.to_string() }))
     }
 
     async fn list_setting_definitions(

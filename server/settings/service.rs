@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::change::{Rules, checked};
 use super::definition;
@@ -18,11 +18,14 @@ use crate::db::keyring::Keyring;
 use crate::db::{Db, revision};
 use crate::error::{Error, Result, Violations};
 use crate::rpc::page::Page;
+use crate::secret::SharedRandom;
 
 /// The use cases.
 pub struct SettingsService {
     pub(super) db: Db,
     pub(super) clock: SharedClock,
+    pub(super) random: SharedRandom,
+    pub(super) passphrases: Arc<Semaphore>,
     pub(super) rules: Arc<Rules>,
     values: ArcSwap<Values>,
     followers: Mutex<Vec<Follower>>,
@@ -39,7 +42,13 @@ impl SettingsService {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` with everything in it that is no valid value.
-    pub async fn open(db: Db, keyring: &Keyring, clock: SharedClock, given: &Given) -> Result<Self> {
+    pub async fn open(
+        db: Db,
+        keyring: &Keyring,
+        clock: SharedClock,
+        random: SharedRandom,
+        given: &Given,
+    ) -> Result<Self> {
         let rules = Rules {
             pins: given.pins()?,
             sealer: keyring.sealer.clone(),
@@ -47,7 +56,8 @@ impl SettingsService {
             checks: Mutex::default(),
         };
         let (values, followers, head) = (ArcSwap::default(), Mutex::default(), watch::Sender::new(0));
-        let service = Self { db, clock, rules: Arc::new(rules), values, followers, head };
+        let (rules, passphrases) = (Arc::new(rules), Arc::new(Semaphore::new(1)));
+        let service = Self { db, clock, random, passphrases, rules, values, followers, head };
         service.reload().await?;
         Ok(service)
     }

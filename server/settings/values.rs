@@ -107,6 +107,20 @@ impl Values {
         self.entries.insert(definition.key, entry);
     }
 
+    /// The defaults, but for these.
+    #[cfg(test)]
+    pub fn of(new: &[(String, Value)]) -> Self {
+        let sealer =
+            Sealer::new(&[7; crate::secret::KEY_LENGTH], std::sync::Arc::new(crate::secret::SystemRandom));
+        let mut values = Self::resolve(0, &Pins::new(), Vec::new(), &sealer).expect("defaults are valid");
+        for (key, value) in new {
+            let definition = super::definition::find(key).expect("a setting");
+            assert_eq!(definition.check(value), Ok(()), "{key}");
+            values.set(definition, Some(value.clone()));
+        }
+        values
+    }
+
     /// One value.
     pub fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)

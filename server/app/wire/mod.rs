@@ -132,7 +132,8 @@ impl Wired {
             environment: config.environment.clone(),
             file: config.file.clone(),
         };
-        let settings = SettingsService::open(db.clone(), keyring, clock.clone(), &given).await?;
+        let settings =
+            SettingsService::open(db.clone(), keyring, clock.clone(), random.clone(), &given).await?;
         let settings = Arc::new(settings);
         settings.check_with(mail::check);
         settings.check_with(webhooks::check);

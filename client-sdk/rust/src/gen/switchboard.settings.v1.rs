@@ -274,6 +274,64 @@ pub struct ClearSettingsCacheResponse {
     #[prost(string, tag = "1")]
     pub etag: ::prost::alloc::string::String,
 }
+/// What ExportSettings takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportSettingsRequest {
+    /// Seals the secrets (Argon2id, XChaCha20-Poly1305): 12 to 1024 characters. Empty leaves them out.
+    #[prost(string, tag = "1")]
+    pub passphrase: ::prost::alloc::string::String,
+}
+/// What ExportSettings answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportSettingsResponse {
+    /// The document, as JSON.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// Of the settings that are in it.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+    /// The secrets that are set and left out.
+    #[prost(string, repeated, tag = "3")]
+    pub omitted_secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What ImportSettings takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportSettingsRequest {
+    /// From ExportSettings. Secrets that it left out stay as they are.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// What its secrets are sealed under.
+    #[prost(string, tag = "2")]
+    pub passphrase: ::prost::alloc::string::String,
+    /// Leaves the secrets as they are, also when the document has some.
+    #[prost(bool, tag = "3")]
+    pub skip_secrets: bool,
+    /// Leaves pinned settings as they are. Otherwise one that is in the document refuses all.
+    #[prost(bool, tag = "4")]
+    pub skip_pinned: bool,
+    /// Puts settings that are not in the document back to their defaults.
+    #[prost(bool, tag = "5")]
+    pub reset_others: bool,
+    /// From ListSettings; when given, refuses to change anything newer.
+    #[prost(string, tag = "6")]
+    pub etag: ::prost::alloc::string::String,
+    /// Checks everything and keeps nothing.
+    #[prost(bool, tag = "7")]
+    pub validate_only: bool,
+    /// Why, for the history. At most 500 characters.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// What ImportSettings answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportSettingsResponse {
+    /// The settings of the document, as they are now, or with validate_only as they would be.
+    #[prost(message, repeated, tag = "1")]
+    pub settings: ::prost::alloc::vec::Vec<Setting>,
+    /// For the next update.
+    #[prost(string, tag = "2")]
+    pub etag: ::prost::alloc::string::String,
+}
 /// What ListSettingDefinitions takes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSettingDefinitionsRequest {}
@@ -738,6 +796,67 @@ pub mod settings_service_client {
                     GrpcMethod::new(
                         "switchboard.settings.v1.SettingsService",
                         "ClearSettingsCache",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What is stored, as a document: to keep, or for another server. What pins settings and what is a default is not in it. The
+        /// scope is one of its own, because whoever exports under a passphrase has the secrets.
+        pub async fn export_settings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportSettingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportSettingsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/ExportSettings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "ExportSettings",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes the settings of a document, all of them or none.
+        pub async fn import_settings(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportSettingsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportSettingsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.SettingsService/ImportSettings",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.SettingsService",
+                        "ImportSettings",
                     ),
                 );
             self.inner.unary(req, path, codec).await

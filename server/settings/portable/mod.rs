@@ -1,0 +1,240 @@
+//! Settings as a document: to keep a copy, and to bring them to another server.
+//!
+//! A document has what is stored, and not what pins settings or is a default: both belong to the server.  Secrets are left
+//! out, or sealed under a passphrase.  What is sealed is bound to the rest of the document, so that nobody can put the
+//! password of one mail server beside the name of another.
+
+mod passphrase;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::catalogue::CATALOGUE;
+use super::change::{Stored, Terms, Wanted, checked, fixed};
+use super::definition;
+use super::history::Action;
+use super::service::SettingsService;
+use super::store;
+use super::values::Values;
+use crate::db::revision;
+use crate::error::{Error, Result, Violations};
+use crate::secret::SharedRandom;
+use passphrase::Sealed;
+
+const FORMAT: &str = "switchboard.settings";
+const VERSION: u32 = 1;
+const SHORTEST_PASSPHRASE: usize = 12;
+const LONGEST_PASSPHRASE: usize = 1_024;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: String,
+    version: u32,
+    exported_at: String,
+    revision: i64,
+    settings: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secrets: Option<Sealed>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    omitted_secrets: Vec<String>,
+}
+
+/// What an export answers.
+#[derive(Debug)]
+pub struct Exported {
+    /// The document, as JSON.
+    pub document: String,
+    /// The revision that it is of.
+    pub revision: i64,
+    /// The secrets that are set and not in it.
+    pub omitted_secrets: Vec<String>,
+}
+
+/// How to import.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What the secrets are sealed under.
+    pub passphrase: String,
+    /// Whether to leave the secrets as they are.
+    pub skip_secrets: bool,
+    /// Whether to leave pinned settings as they are, instead of refusing all.
+    pub skip_pinned: bool,
+    /// Whether settings that the document does not have go back to their defaults.
+    pub reset_others: bool,
+}
+
+impl SettingsService {
+    /// What is stored, as a document; the secrets sealed under the passphrase, or left out without one.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a passphrase that is too short.
+    pub async fn export(&self, passphrase: &str) -> Result<Exported> {
+        let length = passphrase.chars().count();
+        let sealing = length > 0;
+        if sealing && !(SHORTEST_PASSPHRASE..=LONGEST_PASSPHRASE).contains(&length) {
+            return Err(Error::field("passphrase", "must have 12 to 1024 characters, or be empty"));
+        }
+        let (revision, rows) = self.snapshot().await?;
+        let (mut settings, mut secrets) = (BTreeMap::new(), BTreeMap::new());
+        for row in rows {
+            // What this version does not know, no import would take.
+            let Some(definition) = definition::find(&row.key) else { continue };
+            match self.rules.stored(definition, &row)? {
+                Stored::Plain(value) if definition.check(&value).is_ok() => {
+                    settings.insert(row.key, value);
+                }
+                Stored::Secret(text) if !text.reveal().is_empty() => {
+                    secrets.insert(row.key, text);
+                }
+                _ => {}
+            }
+        }
+        let mut document = Document {
+            format: FORMAT.into(),
+            version: VERSION,
+            exported_at: self.clock.now().to_string(),
+            revision,
+            settings,
+            secrets: None,
+            omitted_secrets: Vec::new(),
+        };
+        if sealing && !secrets.is_empty() {
+            let texts: BTreeMap<&String, &str> =
+                secrets.iter().map(|(key, text)| (key, text.reveal())).collect();
+            let plain = zeroize::Zeroizing::new(serde_json::to_vec(&texts).map_err(Error::internal)?);
+            let (passphrase, context) = (zeroize::Zeroizing::new(passphrase.to_owned()), context(&document)?);
+            let seal = move |random: &SharedRandom| passphrase::seal(&passphrase, &context, &plain, random);
+            document.secrets = Some(self.with_passphrase(seal).await?);
+        } else {
+            document.omitted_secrets = secrets.into_keys().collect();
+        }
+        let text = serde_json::to_string_pretty(&document).map_err(Error::internal)?;
+        Ok(Exported { document: text, revision, omitted_secrets: document.omitted_secrets })
+    }
+
+    /// Takes the settings of a document, all of them or none.  Answers the values after it, or as they would be, and the
+    /// settings of the document.
+    ///
+    /// # Errors
+    /// As [`SettingsService::update`]; `INVALID_ARGUMENT` for what is no document of this version's, and for a passphrase
+    /// that does not open it.
+    pub async fn import(
+        &self,
+        document: &str,
+        options: Options,
+        terms: Terms,
+    ) -> Result<(Arc<Values>, Vec<&'static str>)> {
+        let document = read(document)?;
+        let field = |key: &str| format!("document.settings[{key}]");
+        let mut violations = Violations::default();
+        let is_secret = |key: &str| definition::find(key).is_some_and(|known| known.kind.is_secret());
+        for key in document.settings.keys().filter(|key| is_secret(key)) {
+            violations.add(field(key), "is a secret, and stands open in the document");
+        }
+        terms.check(&mut violations);
+        let mut wanted = checked(document.settings.clone(), &mut violations, field);
+        violations.finish()?;
+        if let Some(sealed) = document.secrets.as_ref().filter(|_| !options.skip_secrets) {
+            let secrets = self.opened(sealed.clone(), context(&document)?, options.passphrase).await?;
+            let mut violations = Violations::default();
+            for key in secrets.keys().filter(|key| !is_secret(key)) {
+                violations.add(format!("document.secrets[{key}]"), "is not a secret");
+            }
+            wanted.extend(checked(secrets, &mut violations, |key| format!("document.secrets[{key}]")));
+            violations.finish()?;
+        }
+        if options.skip_pinned {
+            wanted.retain(|key, _| !self.rules.pins.contains_key(key));
+        }
+        let keys: Vec<&'static str> = wanted.keys().copied().collect();
+        if options.reset_others {
+            self.reset_others(&mut wanted, &document, options.skip_secrets);
+        }
+        let values = self.apply(Action::Import, terms, field, fixed(wanted)).await?;
+        Ok((values, keys))
+    }
+
+    /// Adds the defaults of all that the document does not speak of: secrets that it left out are no part of it.
+    fn reset_others(&self, wanted: &mut Wanted, document: &Document, skip_secrets: bool) {
+        let omitted: BTreeSet<&str> = document.omitted_secrets.iter().map(String::as_str).collect();
+        for definition in CATALOGUE.iter() {
+            let kept = self.rules.pins.contains_key(definition.key)
+                || omitted.contains(definition.key)
+                || skip_secrets && definition.kind.is_secret();
+            if !kept {
+                wanted.entry(definition.key).or_insert(None);
+            }
+        }
+    }
+
+    async fn snapshot(&self) -> Result<(i64, Vec<store::SettingRow>)> {
+        let mut conn = self.db.reader().await?;
+        loop {
+            let before = revision::current(&mut conn, revision::SETTINGS).await?;
+            let rows = store::all(&mut conn).await?;
+            // A change in between: the rows may be of either.
+            if revision::current(&mut conn, revision::SETTINGS).await? == before {
+                return Ok((before, rows));
+            }
+        }
+    }
+
+    async fn opened(
+        &self,
+        sealed: Sealed,
+        context: String,
+        passphrase: String,
+    ) -> Result<BTreeMap<String, Value>> {
+        if passphrase.is_empty() {
+            let wrong = "must be given: the document has sealed secrets (or skip them)";
+            return Err(Error::field("passphrase", wrong));
+        }
+        let passphrase = zeroize::Zeroizing::new(passphrase);
+        let open = move |random: &SharedRandom| passphrase::open(&passphrase, &context, &sealed, random);
+        let Some(plain) = self.with_passphrase(open).await? else {
+            let wrong = "does not open the secrets: it is wrong, or the document was changed";
+            return Err(Error::field("passphrase", wrong));
+        };
+        serde_json::from_slice(&plain)
+            .map_err(|_| Error::field("document.secrets", "are not a list of settings with their values"))
+    }
+
+    /// Runs work that needs much memory for a passphrase: off the threads that serve, and one at a time.
+    async fn with_passphrase<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SharedRandom) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let turn = Arc::clone(&self.passphrases).acquire_owned().await.map_err(Error::internal)?;
+        let random = self.random.clone();
+        let work = move || {
+            let _turn = turn;
+            work(&random)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
+fn read(text: &str) -> Result<Document> {
+    let refuse = |what: String| Error::field("document", what);
+    let value: Value = serde_json::from_str(text).map_err(|error| refuse(format!("is not JSON: {error}")))?;
+    if value.get("format").and_then(Value::as_str) != Some(FORMAT) {
+        return Err(refuse(format!("is not a document of exported settings: its format is not {FORMAT:?}")));
+    }
+    if value.get("version").and_then(Value::as_u64) != Some(u64::from(VERSION)) {
+        return Err(refuse(format!("is of another version: this server reads version {VERSION}")));
+    }
+    serde_json::from_value(value)
+        .map_err(|error| refuse(format!("is not a document of this version: {error}")))
+}
+
+/// What the secrets are bound to: the format, and all settings that stand open beside them.
+fn context(document: &Document) -> Result<String> {
+    let open = serde_json::to_vec(&document.settings).map_err(Error::internal)?;
+    let digest: String = Sha256::digest(&open).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("{FORMAT}/{VERSION}/{digest}"))
+}
