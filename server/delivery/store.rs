@@ -284,6 +284,8 @@ async fn log_postgres<P>(conn: &mut PostgresWriter, tried: &[&Completion<P>]) ->
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
+/// Each row is found by its id: in words that do not fit the index of what is in hand, which the planner takes for a short
+/// cut, and which is as long as the lanes are full, and full of what was in hand a moment ago.
 macro_rules! complete_postgres_sql {
     ($table:literal) => {
         concat!(
@@ -294,7 +296,7 @@ macro_rules! complete_postgres_sql {
                  updated_at = r.ended_at
              FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)
                  AS r (id, token, status, attempts, error_message, response_status, due, ended_at)
-             WHERE d.id = r.id AND d.status = 'sending' AND d.lease_owner = ? AND d.lease_token = r.token
+             WHERE d.id = r.id AND d.status || '' = 'sending' AND d.lease_owner + 0 = ? AND d.lease_token = r.token
              RETURNING d.id"
         )
     };

@@ -317,6 +317,9 @@ impl Wired {
         if let Err(error) = self.keeper.flush().await {
             tracing::warn!(%error, "the last that was noted of the health of webhooks is lost");
         }
+        if let Err(error) = self.api_keys.usage.flush(&self.ground.db).await {
+            tracing::warn!(%error, "the last uses of API keys are lost");
+        }
         let gave = async {
             self.api_keys.give_back_credits().await?;
             self.webhook_engine.release().await?;
