@@ -150,10 +150,14 @@ enum Queue {
 impl Queue {
     async fn of(server: &Server) -> Self {
         use diesel::Connection;
+        use diesel::connection::SimpleConnection;
         use diesel_async::AsyncConnection;
         match &server.config.database {
             Target::Sqlite(path) => {
-                Self::Sqlite(diesel::SqliteConnection::establish(path.to_str().unwrap()).unwrap())
+                let mut conn = diesel::SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+                // The server writes too, when it likes.
+                conn.batch_execute("PRAGMA busy_timeout = 20000").unwrap();
+                Self::Sqlite(conn)
             }
             Target::Postgres(url) => {
                 Self::Postgres(Box::new(diesel_async::AsyncPgConnection::establish(url).await.unwrap()))
