@@ -15,6 +15,12 @@ use crate::error::{Error, Kind};
 
 type Batches = Vec<Box<dyn AnyBatch>>;
 
+/// What a group writes, it finds by keys that it brings in arrays.  The planner, told of a thousand of them and of a table
+/// that was small or not yet analysed a minute ago, compares each with every row instead: minutes of CPU where the keys'
+/// index takes milliseconds.  So groups plan each statement once, for any number of keys, and by index alone.
+const POSTGRES_BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off";
+
 /// How often a group may find its context out of date, or itself in another's way, before that counts as a fault.
 const TRIES: usize = 5;
 
@@ -145,7 +151,7 @@ fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches
 }
 
 async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batches) -> (Batches, End) {
-    if let Err(error) = conn.batch_execute("BEGIN").await {
+    if let Err(error) = conn.batch_execute(POSTGRES_BEGIN).await {
         return (batches, End::Broken(error));
     }
     let mut end = End::Committed;
