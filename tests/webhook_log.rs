@@ -101,4 +101,21 @@ on_both! {
         assert_eq!(tls.url, plain.url);
         assert!(tls.request_body.contains(r#""data":{}"#));
     }
+
+    async fn long_answers_that_end_at_once_are_all_kept(server: Server) {
+        const ENDPOINTS: usize = 40;
+        let receiver = Receiver::start().await;
+        // Not text, and longer than what is kept.
+        receiver.respond_with("/", Behaviour::Text(500, "\0".repeat(100_000)));
+        let mut webhooks = Vec::new();
+        for number in 0..ENDPOINTS {
+            let one = Webhook { name: format!("n{number}"), retry_policy: retries(&[], false), ..endpoint(&receiver) };
+            webhooks.push(create(&server, one).await.unwrap());
+        }
+        server.publish("a.b", "{}").await;
+        for webhook in webhooks {
+            let attempt = only_attempt(&server, &webhook, DeliveryState::Failed).await;
+            assert_eq!(attempt.response_body, "\u{fffd}".repeat(64 * 1024 / 3));
+        }
+    }
 }

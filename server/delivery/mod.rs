@@ -27,6 +27,7 @@
 //! * A result is written only by the holder of the lease: a worker that comes late is refused.
 //! * Nothing is delivered that was not committed: hand-over happens after the commit.
 
+pub mod attempt;
 mod block;
 mod completion;
 pub mod engine;

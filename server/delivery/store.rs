@@ -7,11 +7,12 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Double, Integer, Nullable, Text};
 use diesel_async::RunQueryDsl;
 
+use super::attempt;
 use super::completion::{Completion, Ledger};
 use super::model::Table;
 use super::order;
 use crate::clock::Timestamp;
-use crate::db::schema::{delivery_attempts, email_queue, webhook_deliveries};
+use crate::db::schema::{email_queue, webhook_deliveries};
 use crate::db::statement::{Bind, Statement};
 use crate::db::types::sql::Instant;
 use crate::db::{Conn, Db, PostgresWriter, QueryResult, SqliteWriter};
@@ -172,19 +173,7 @@ pub(super) fn complete_sqlite<P>(
     ];
     let written = diesel::RunQueryDsl::execute(Statement::new(sql, binds), conn)?;
     if written == 1 && result.tried {
-        let attempt = (
-            delivery_attempts::delivery_id.eq(&result.id),
-            delivery_attempts::number.eq(result.status.attempts as i32),
-            delivery_attempts::started_at.eq(result.started_at),
-            delivery_attempts::duration_micros.eq(micros(result)),
-            delivery_attempts::response_status.eq(result.response_status),
-            delivery_attempts::response_body.eq(&result.response_body),
-            delivery_attempts::error_message.eq(&result.error),
-            delivery_attempts::transcript.eq(&result.transcript),
-            delivery_attempts::details.eq(&result.details),
-        );
-        // A caller may have set the attempts of a failed row back by hand: the log keeps the newest of each number.
-        diesel::RunQueryDsl::execute(diesel::replace_into(delivery_attempts::table).values(attempt), conn)?;
+        attempt::store::put_sqlite(conn, result)?;
     }
     if written == 1
         && let Some(effect) = &result.effect
@@ -245,10 +234,8 @@ pub(super) async fn complete_postgres<P>(
     ];
     let written: Vec<Written> = Statement::new(sql, binds).load(conn).await?;
     let written: HashSet<String> = written.into_iter().map(|row| row.id).collect();
-    let tried: Vec<_> = batch.iter().filter(|r| r.tried && written.contains(&r.id)).collect();
-    if !tried.is_empty() {
-        log_postgres(conn, &tried).await?;
-    }
+    let tried = batch.iter().filter(|r| r.tried && written.contains(&r.id)).collect();
+    attempt::store::put_postgres(conn, tried).await?;
     for result in batch.iter().filter(|r| written.contains(&r.id)) {
         if let Some(effect) = &result.effect {
             effect.postgres(conn).await?;
@@ -258,30 +245,6 @@ pub(super) async fn complete_postgres<P>(
         order::store::release_postgres(conn, &freed, last.now).await?;
     }
     Ok(batch.iter().map(|result| written.contains(&result.id)).collect())
-}
-
-/// Writes the attempt rows of results that were written.
-async fn log_postgres<P>(conn: &mut PostgresWriter, tried: &[&Completion<P>]) -> QueryResult<()> {
-    let binds = vec![
-        Bind::Texts(tried.iter().map(|r| r.id.as_str()).collect()),
-        Bind::Integers(tried.iter().map(|r| r.status.attempts as i32).collect()),
-        Bind::Instants(tried.iter().map(|r| r.started_at).collect()),
-        Bind::BigInts(tried.iter().map(|r| micros(r)).collect()),
-        Bind::NullableIntegers(tried.iter().map(|r| r.response_status).collect()),
-        Bind::NullableTexts(tried.iter().map(|r| r.response_body.as_deref()).collect()),
-        Bind::NullableTexts(tried.iter().map(|r| r.error.as_deref()).collect()),
-        Bind::NullableTexts(tried.iter().map(|r| r.transcript.as_deref()).collect()),
-        Bind::NullableTexts(tried.iter().map(|r| r.details.as_deref()).collect()),
-    ];
-    let sql =
-        "INSERT INTO delivery_attempts (delivery_id, number, started_at, duration_micros, response_status,
-                                              response_body, error_message, transcript, details)
-               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?)
-               ON CONFLICT (delivery_id, number) DO UPDATE SET started_at = excluded.started_at,
-                   duration_micros = excluded.duration_micros, response_status = excluded.response_status,
-                   response_body = excluded.response_body, error_message = excluded.error_message,
-                   transcript = excluded.transcript, details = excluded.details";
-    Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
 /// Each row is found by its id: in words that do not fit the index of what is in hand, which the planner takes for a short
@@ -304,44 +267,6 @@ macro_rules! complete_postgres_sql {
 
 const COMPLETE_WEBHOOKS: &str = complete_postgres_sql!("webhook_deliveries");
 const COMPLETE_EMAILS: &str = complete_postgres_sql!("email_queue");
-
-fn micros<P>(result: &Completion<P>) -> i64 {
-    i64::try_from(result.duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// One attempt, as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable)]
-#[diesel(table_name = delivery_attempts)]
-pub struct AttemptRow {
-    /// The delivery.
-    pub delivery_id: String,
-    /// 1 for the first.
-    pub number: i32,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// How long it took.
-    pub duration_micros: i64,
-    /// The HTTP status or the SMTP reply code.
-    pub response_status: Option<i32>,
-    /// What the destination said.
-    pub response_body: Option<String>,
-    /// What went wrong.
-    pub error_message: Option<String>,
-    /// What was said.
-    pub transcript: Option<String>,
-    /// What the channel keeps beside that.
-    pub details: Option<String>,
-}
-
-/// The attempts of one delivery, first one first.
-pub async fn attempts(conn: &mut Conn, delivery_id: &str) -> Result<Vec<AttemptRow>> {
-    Ok(on!(conn, |c| delivery_attempts::table
-        .filter(delivery_attempts::delivery_id.eq(delivery_id))
-        .order(delivery_attempts::number)
-        .select(AttemptRow::as_select())
-        .load(c)
-        .await)?)
-}
 
 /// Gives up deliveries whose payload is gone, as when their event is no longer kept.
 pub async fn give_up(db: &Db, table: Table, ids: Vec<String>, now: Timestamp) -> Result<()> {

@@ -14,7 +14,7 @@ use super::send::{NewAttachment, NewEmail};
 use super::service::EmailService;
 use super::smtp::probe::{Probe, ProbeStep, Step};
 use super::trial::SmtpTrial;
-use crate::delivery::store::AttemptRow;
+use crate::delivery::attempt::AttemptRow;
 use crate::delivery::{State, Table};
 use crate::error::{Error, Result as Outcome};
 use crate::pb::switchboard::email::v1 as pb;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, header};
 use http_body_util::Full;
 
-use super::client::Answer;
+use super::client::{Answer, BODY_LIMIT};
 use super::directory::Endpoint;
 use super::failure::Failure;
 use super::log::Details;
@@ -84,11 +84,19 @@ fn judge(answer: &Answer, policy: &Ready, now: Timestamp) -> Attempt {
         _ if status.is_redirection() => Some(format!("answered {status}: redirects are not followed")),
         _ => Some(format!("answered {status}")),
     };
-    // PostgreSQL's text can not hold NUL.
-    let text = String::from_utf8_lossy(&answer.body).replace('\0', "\u{fffd}");
+    let text = shown(&answer.body);
     let response_body = (!text.is_empty()).then_some(text);
     let response_status = Some(i32::from(status.as_u16()));
     Attempt { response_status, response_body, error, ..Attempt::new(outcome) }
+}
+
+/// A body as text, as long as a body may be: what is not text takes three bytes for one to show.
+fn shown(body: &[u8]) -> String {
+    // PostgreSQL's text can not hold NUL.
+    let mut text = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(BODY_LIMIT));
+    text.shrink_to_fit();
+    text
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110, 10.2.3).
@@ -103,6 +111,15 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_body_that_is_not_text_is_kept_as_far_as_any_other() {
+        for bytes in [b"\0".as_slice(), b"\xff", b"x"] {
+            let text = super::shown(&bytes.repeat(super::BODY_LIMIT));
+            assert!((super::BODY_LIMIT - 2..=super::BODY_LIMIT).contains(&text.len()), "{}", text.len());
+        }
+        assert_eq!(super::shown(b"a\0b"), "a\u{fffd}b");
+    }
+
     use http::{HeaderName, HeaderValue, StatusCode};
 
     use super::super::policy::RetryPolicy;

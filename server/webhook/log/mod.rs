@@ -15,7 +15,7 @@ use super::message::{self, DELIVERY, SIGNATURE, STANDARD_ID, STANDARD_SIGNATURE,
 use super::service::WebhookService;
 use crate::clock::Timestamp;
 use crate::db::Db;
-use crate::delivery::store::{AttemptRow, attempts};
+use crate::delivery::attempt::{AttemptRow, attempts};
 use crate::error::Result;
 use crate::event::Fact;
 

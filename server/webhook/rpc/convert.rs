@@ -13,7 +13,7 @@ use super::super::replay::Tested;
 use super::super::secret::Signing;
 use super::super::stats::Stats;
 use crate::clock::Timestamp;
-use crate::delivery::store::AttemptRow;
+use crate::delivery::attempt::AttemptRow;
 use crate::delivery::{State, Table};
 use crate::pb::switchboard::webhook::v1 as pb;
 use crate::rpc::convert::{duration, from_duration, next_attempt, state, timestamp};
