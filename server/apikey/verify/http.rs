@@ -23,6 +23,7 @@ use crate::apikey::service::ApiKeyService;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::address::ClientAddress;
+use crate::rpc::admission::{Admission, quota};
 use crate::rpc::meter::Use;
 use crate::rpc::{Principal, auth};
 use crate::secret::SecretText;
@@ -35,11 +36,12 @@ const BODY_LIMIT: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The routes.
-pub fn routes(keys: Arc<ApiKeyService>) -> Router {
-    Router::new().route("/v1/verify", post(verify)).route("/v1/forward-auth", any(forward)).with_state(keys)
+pub fn routes(keys: Arc<ApiKeyService>, admission: Arc<Admission>) -> Router {
+    let routes = Router::new().route("/v1/verify", post(verify)).route("/v1/forward-auth", any(forward));
+    routes.with_state((keys, admission))
 }
 
-type Shared = State<Arc<ApiKeyService>>;
+type Shared = State<(Arc<ApiKeyService>, Arc<Admission>)>;
 
 /// What `POST /v1/verify` takes: the fields of `VerifyApiKeyRequest`.
 #[derive(Deserialize)]
@@ -56,8 +58,13 @@ struct Question {
     client_ip: String,
 }
 
-async fn verify(State(keys): Shared, extensions: Extensions, headers: HeaderMap, body: Body) -> Response {
-    let caller = Caller::new(&keys, &extensions, "/v1/verify");
+async fn verify(
+    State((keys, admission)): Shared,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let caller = Caller::new(&keys, &admission, &extensions, "/v1/verify");
     let answered = caller.authorize(auth::key(&headers)).await;
     let principal = match answered {
         Ok(principal) => principal,
@@ -82,8 +89,13 @@ async fn answer(keys: &ApiKeyService, body: Body) -> Result<Verdict> {
     keys.verify(&Verification { key, all_of, any_of, cost, rate_limits, method, path, client_ip }).await
 }
 
-async fn forward(State(keys): Shared, extensions: Extensions, uri: Uri, headers: HeaderMap) -> Response {
-    let caller = Caller::new(&keys, &extensions, "/v1/forward-auth");
+async fn forward(
+    State((keys, admission)): Shared,
+    extensions: Extensions,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let caller = Caller::new(&keys, &admission, &extensions, "/v1/forward-auth");
     let own = headers.get(PROXY_KEY).and_then(|value| value.to_str().ok());
     let missing = || Error::new(Kind::Unauthenticated, "KEY_MISSING", "the proxy needs a key of its own");
     let principal = match caller.authorize(own.ok_or_else(missing)).await {
@@ -117,22 +129,26 @@ fn misconfigured(error: &Error) -> Response {
 /// Whoever asks, and what is counted of that.
 struct Caller<'a> {
     keys: &'a ApiKeyService,
+    admission: &'a Admission,
     path: &'static str,
     address: Option<IpAddr>,
     began: Stopwatch,
 }
 
 impl<'a> Caller<'a> {
-    fn new(keys: &'a ApiKeyService, extensions: &Extensions, path: &'static str) -> Self {
-        Self { keys, path, address: ClientAddress::of(extensions), began: Stopwatch::start() }
+    fn new(
+        keys: &'a ApiKeyService,
+        admission: &'a Admission,
+        extensions: &Extensions,
+        path: &'static str,
+    ) -> Self {
+        let (address, began) = (ClientAddress::of(extensions), Stopwatch::start());
+        Self { keys, admission, path, address, began }
     }
 
     async fn authorize(&self, key: Result<&str>) -> Result<Principal> {
         let key = key?;
-        let principal = match self.keys.verifier.cached(key) {
-            Some(known) => known?,
-            None => self.keys.verifier.verify(key).await?,
-        };
+        let principal = self.admission.authenticate(&*self.keys.verifier, key, self.address).await?;
         principal.require(SCOPE)?;
         self.keys.verifier.admit(key, self.address)?;
         Ok(principal)
@@ -297,7 +313,8 @@ fn refusal(error: &Error) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     };
-    let response = reply(status, &failure(error));
+    let mut response = reply(status, &failure(error));
+    quota::tell_refusal(error, response.headers_mut());
     if status == StatusCode::UNAUTHORIZED { challenge(response) } else { response }
 }
 
