@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use switchboard::apikey::key::generate;
 use switchboard::apikey::model::KeyKind;
+use switchboard::db::Target;
 use switchboard::secret::SystemRandom;
 use switchboard_client::Client;
 use switchboard_client::apikey::v1::{CreateApiKeyRequest, RateLimit};
@@ -18,6 +19,7 @@ use tokio::net::TcpSocket;
 use tonic::{Code, Status};
 
 use crate::api_keys_change::{make, new_key};
+use crate::command_line::switchboard;
 use crate::harness::nginx::Nginx;
 use crate::harness::{on_both, status};
 use crate::settings::set;
@@ -229,6 +231,29 @@ on_both! {
         assert_eq!(web(2, &to, key, LIST_EVENTS, &[]).await, Code::Ok);
         assert_eq!(web(2, &to, &stranger(), LIST_EVENTS, &[]).await, Code::Unauthenticated);
         assert_eq!(web(2, &to, key, LIST_EVENTS, &[]).await, Code::ResourceExhausted);
+    }
+
+    async fn nobody_locks_himself_out_and_the_command_line_is_the_way_back(server: Server) {
+        use crate::settings::{change, try_set};
+        for (key, value) in [("security.ip_allow", "10.0.0.0/8"), ("security.ip_deny", "::1, 127.0.0.0/8")] {
+            let refused = try_set(&server.client, change(&json!({ key: value }))).await.unwrap_err();
+            let details = status::expect(&refused, Code::InvalidArgument, "FIELD_INVALID");
+            let violations = &details.bad_request().unwrap().field_violations;
+            assert_eq!((violations.len(), &violations[0].field), (1, &format!("values[{key}]")));
+            assert!(violations[0].description.contains("127.0.0.1"), "{violations:?}");
+        }
+        list_events(&server.client).await.unwrap();
+        set(&server.client, json!({"security.ip_allow": "127.0.0.1/32"})).await;
+        // Somebody may move away later.
+        let code = async |server: &Server| web(9, &server.address(), server.key.reveal(), LIST_EVENTS, &[]).await;
+        assert_eq!(code(&server).await, Code::PermissionDenied);
+        let mut args = vec!["settings", "reset", "security.ip_allow", "--data", server.folder().to_str().unwrap()];
+        if let Target::Postgres(url) = &server.config.database {
+            args.extend(["--database-url", url]);
+        }
+        switchboard(&args).await.expect_success();
+        let server = server.restart().await;
+        assert_eq!(code(&server).await, Code::Ok);
     }
 
     async fn security_settings_are_checked(server: Server) {

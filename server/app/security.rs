@@ -1,5 +1,6 @@
 //! From settings to what they say about who may come to the port.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use crate::rpc::admission::{Admission, Networks, Policy};
 use crate::settings::{SettingsService, Values};
 
 const TRUSTED_PROXIES: &str = "security.trusted_proxies";
+const ALLOW: &str = "security.ip_allow";
+const DENY: &str = "security.ip_deny";
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -25,8 +28,8 @@ pub(super) fn policy(values: &Values) -> Policy {
     let networks = |key| Networks::parse(values.text(key)).unwrap_or_default();
     Policy {
         trusted_proxies: networks(TRUSTED_PROXIES),
-        allowed: networks("security.ip_allow"),
-        denied: networks("security.ip_deny"),
+        allowed: networks(ALLOW),
+        denied: networks(DENY),
         requests: Quota::new("address", values.integer("security.rate_limit_per_ip"), MINUTE),
         failed_keys: Quota::new("failed_keys", values.integer("security.failed_keys_per_minute"), MINUTE),
     }
@@ -37,4 +40,14 @@ pub(super) fn check(values: &Values) -> Vec<(&'static str, String)> {
     // Then the first entry of the header would count, which anybody can write.
     let all = policy(values).trusted_proxies.have_everything();
     all.then(|| (TRUSTED_PROXIES, "must not have all addresses".to_owned())).into_iter().collect()
+}
+
+/// What would lock out the one who makes a change.
+pub(super) fn check_caller(values: &Values, address: IpAddr) -> Vec<(&'static str, String)> {
+    let policy = policy(values);
+    if policy.admits(Some(address)) {
+        return Vec::new();
+    }
+    let wrong = format!("would lock out {address}, which this change comes from");
+    vec![(ALLOW, wrong.clone()), (DENY, wrong)]
 }

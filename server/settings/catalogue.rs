@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 40] = [
+const PLAIN: [Definition; 41] = [
     Definition {
         key: "apikeys.default_expiry_days",
         kind: Type::Integer(1, 365),
@@ -410,6 +410,13 @@ const PLAIN: [Definition; 40] = [
         kind: Type::Networks,
         default: "\"\"",
         description: "The networks of the proxies before this server: from them alone x-forwarded-for is believed. Empty means that a request is from whoever connects.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.webhook_signature",
+        kind: Type::Choice(&["both", "standard", "plain"]),
+        default: "\"both\"",
+        description: "What requests to webhooks are signed with: webhook-signature (standard), X-Webhook-Signature (plain), or both. Endpoints with an Ed25519 key always have the standard one.",
         environment: &[],
     },
     Definition {

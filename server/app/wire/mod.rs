@@ -140,6 +140,7 @@ impl Wired {
         settings.check_with(mail::check);
         settings.check_with(webhooks::check);
         settings.check_with(security::check);
+        settings.check_caller_with(security::check_caller);
         settings.check_given()?;
         let registry = Arc::new(Registry::default());
         let email_config: SharedConfig = Arc::new(ArcSwap::from_pointee(mail::config(&settings.values())));
