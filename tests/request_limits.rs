@@ -178,6 +178,9 @@ on_both! {
             assert_eq!(header("ratelimit-policy"), "\"default\";q=3;w=3600");
             assert_eq!(header("ratelimit"), format!("\"default\";r={left};t={}", (3 - left) * 1_200));
         }
+        // Health is not counted; the HTTP routes are, and tell the same.
+        let (_, headers, _) = verify(1, &server.address(), server.key.reveal()).await;
+        assert_eq!(headers["ratelimit-policy"], "\"default\";q=3;w=3600");
         let wait = expect_limited(&list_events(&client).await.unwrap_err(), "default", "\"default\";q=3;w=3600");
         assert_eq!(wait, Duration::from_secs(1_200));
         server.clock.advance(wait - MICROSECOND);
@@ -233,6 +236,25 @@ on_both! {
         assert_eq!(web(2, &to, key, LIST_EVENTS, &[]).await, Code::ResourceExhausted);
     }
 
+    async fn a_proxy_that_asks_about_a_request_says_whom_the_proxies_before_it_saw(server: Server) {
+        let (to, proxy) = (server.address(), server.key.reveal());
+        let request = CreateApiKeyRequest { allowed_networks: vec!["192.0.2.0/24".into()], ..new_key(&["orders:read"]) };
+        let (_, key) = make(&server.client, request).await.unwrap();
+        let asked = async |forwarded: &str| {
+            let request = Request::get("/v1/forward-auth").header("host", "localhost").header("x-switchboard-key", proxy);
+            let request = request.header("x-api-key", &key).header("x-forwarded-for", forwarded);
+            send(1, &to, request.body(Full::default()).unwrap()).await.status()
+        };
+        let (ok, forbidden) = (StatusCode::OK, StatusCode::FORBIDDEN);
+        assert_eq!((asked("192.0.2.1").await, asked("192.0.2.1, 10.0.0.1").await), (ok, forbidden));
+        set(&server.client, json!({"security.trusted_proxies": "10.0.0.0/8, 127.0.0.1"})).await;
+        assert_eq!((asked("192.0.2.1").await, asked("192.0.2.1, 10.0.0.1").await), (ok, ok));
+        assert_eq!((asked("192.0.2.1, 6.6.6.6").await, asked("192.0.2.1, 6.6.6.6, 10.0.0.1").await), (forbidden, forbidden));
+        // The lists are about the proxy there, and not about whoever it asks for.
+        set(&server.client, json!({"security.ip_deny": "192.0.2.0/24"})).await;
+        assert_eq!(asked("192.0.2.1").await, ok);
+    }
+
     async fn nobody_locks_himself_out_and_the_command_line_is_the_way_back(server: Server) {
         use crate::settings::{change, try_set};
         for (key, value) in [("security.ip_allow", "10.0.0.0/8"), ("security.ip_deny", "::1, 127.0.0.0/8")] {
@@ -243,7 +265,13 @@ on_both! {
             assert!(violations[0].description.contains("127.0.0.1"), "{violations:?}");
         }
         list_events(&server.client).await.unwrap();
-        set(&server.client, json!({"security.ip_allow": "127.0.0.1/32"})).await;
+        set(&server.client, json!({"security.ip_allow": "127.0.0.1/32, 192.0.2.1"})).await;
+        // By way of a proxy the address is the one behind it.
+        set(&server.client, json!({"security.trusted_proxies": "127.0.0.1"})).await;
+        let mut behind = tonic::Request::new(change(&json!({"security.ip_deny": "192.0.2.1"})));
+        behind.metadata_mut().insert("x-forwarded-for", "192.0.2.1".parse().unwrap());
+        let refused = server.client.settings().update_settings(behind).await.unwrap_err();
+        status::expect_violations(&refused, &["values[security.ip_deny]"]);
         // Somebody may move away later.
         let code = async |server: &Server| web(9, &server.address(), server.key.reveal(), LIST_EVENTS, &[]).await;
         assert_eq!(code(&server).await, Code::PermissionDenied);

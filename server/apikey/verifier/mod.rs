@@ -277,6 +277,7 @@ fn standing(limit: &LimitState) -> Standing {
         name: limit.name.clone().into(),
         uses: limit.limit,
         period: limit.period,
+        policy: None,
         remaining: limit.remaining,
         after: limit.full_after,
     }

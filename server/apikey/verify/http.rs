@@ -23,7 +23,8 @@ use crate::apikey::service::ApiKeyService;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::address::ClientAddress;
-use crate::rpc::admission::{Admission, quota};
+use crate::rpc::admission::Admission;
+use crate::rpc::admission::quota::{self, Standing};
 use crate::rpc::meter::Use;
 use crate::rpc::{Principal, auth};
 use crate::secret::SecretText;
@@ -66,14 +67,17 @@ async fn verify(
 ) -> Response {
     let caller = Caller::new(&keys, &admission, &extensions, "/v1/verify");
     let answered = caller.authorize(auth::key(&headers)).await;
-    let principal = match answered {
-        Ok(principal) => principal,
+    let (principal, standing) = match answered {
+        Ok(answered) => answered,
         Err(error) => return refusal(&error),
     };
-    let response = match answer(&keys, body).await {
+    let mut response = match answer(&keys, body).await {
         Ok(verdict) => reply(StatusCode::OK, &shown(&verdict)),
         Err(error) => refusal(&error),
     };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
     caller.count(&principal, &response);
     response
 }
@@ -99,11 +103,11 @@ async fn forward(
     let own = headers.get(PROXY_KEY).and_then(|value| value.to_str().ok());
     let missing = || Error::new(Kind::Unauthenticated, "KEY_MISSING", "the proxy needs a key of its own");
     let principal = match caller.authorize(own.ok_or_else(missing)).await {
-        Ok(principal) => principal,
+        Ok((principal, _)) => principal,
         Err(error) => return misconfigured(&error),
     };
     let asked = async {
-        let Some(verification) = of_request(&uri, &headers)? else { return Ok(None) };
+        let Some(verification) = of_request(&uri, &headers, &admission)? else { return Ok(None) };
         keys.verify(&verification).await.map(Some)
     };
     let (response, answered) = match asked.await {
@@ -146,12 +150,12 @@ impl<'a> Caller<'a> {
         Self { keys, admission, path, address, began }
     }
 
-    async fn authorize(&self, key: Result<&str>) -> Result<Principal> {
+    async fn authorize(&self, key: Result<&str>) -> Result<(Principal, Option<Standing>)> {
         let key = key?;
         let principal = self.admission.authenticate(&*self.keys.verifier, key, self.address).await?;
         principal.require(SCOPE)?;
-        self.keys.verifier.admit(key, self.address)?;
-        Ok(principal)
+        let standing = self.keys.verifier.admit(key, self.address)?;
+        Ok((principal, standing))
     }
 
     fn count(&self, principal: &Principal, response: &Response) {
@@ -168,7 +172,7 @@ impl<'a> Caller<'a> {
 }
 
 /// What a proxy asks about; `None` when the request has no key.
-fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Option<Verification>> {
+fn of_request(uri: &Uri, headers: &HeaderMap, admission: &Admission) -> Result<Option<Verification>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let first = |names: [&str; 2]| names.into_iter().find_map(text).unwrap_or_default().to_owned();
     let Ok(key) = auth::key(headers) else { return Ok(None) };
@@ -176,7 +180,7 @@ fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Option<Verification>> {
         key: SecretText::new(key),
         method: first(["x-forwarded-method", "x-original-method"]),
         path: first(["x-forwarded-uri", "x-original-uri"]),
-        client_ip: address(headers),
+        client_ip: admission.asked_about(address(headers), headers),
         ..Verification::default()
     };
     for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {

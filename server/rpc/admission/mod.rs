@@ -120,24 +120,41 @@ impl Admission {
         key: &str,
         address: Option<IpAddr>,
     ) -> Result<Principal> {
-        let limit = {
-            let policy = self.policy.load();
-            policy.failed_keys.zip(policy.unit(address))
-        };
-        if let Some((quota, unit)) = &limit {
-            self.failed_keys.ask(*unit, quota, self.clock.now()).map_err(too_many_failed)?;
-        }
+        self.with_failed_keys(address, |quota, unit| self.failed_keys.ask(unit, quota, self.clock.now()))?;
         let found = match keys.cached(key) {
             Some(known) => known,
             None => keys.authenticate(key).await,
         };
-        if let (Err(error), Some((quota, unit))) = (&found, &limit)
-            && error.kind() == Kind::Unauthenticated
-        {
+        if found.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
             // Those that were looked up at the same time may be more than there were left.
-            self.failed_keys.take(*unit, quota, self.clock.now()).map_err(too_many_failed)?;
+            self.with_failed_keys(address, |quota, unit| {
+                self.failed_keys.take(unit, quota, self.clock.now())
+            })?;
         }
         found
+    }
+
+    fn with_failed_keys(
+        &self,
+        address: Option<IpAddr>,
+        judge: impl FnOnce(&Quota, IpAddr) -> Result<(), Standing>,
+    ) -> Result<()> {
+        let policy = self.policy.load();
+        let (Some(quota), Some(unit)) = (&policy.failed_keys, policy.unit(address)) else { return Ok(()) };
+        let message = "too many API keys that do not work came from this address";
+        judge(quota, unit).map_err(|standing| standing.into_error(message))
+    }
+
+    /// Whom a request is from that a proxy asks about: what the proxy saw, or, where that is a trusted proxy again, whom that
+    /// one was asked by.
+    pub fn asked_about(&self, seen: String, headers: &HeaderMap) -> String {
+        let policy = self.policy.load();
+        match seen.parse() {
+            Ok(address) if policy.trusted_proxies.contain(address) => {
+                forwarded::client(address, headers, &policy.trusted_proxies).to_string()
+            }
+            _ => seen,
+        }
     }
 }
 
@@ -146,8 +163,4 @@ impl Policy {
     fn unit(&self, address: Option<IpAddr>) -> Option<IpAddr> {
         address.filter(|address| !self.trusted_proxies.contain(*address))
     }
-}
-
-fn too_many_failed(standing: Standing) -> Error {
-    standing.into_error("too many API keys that do not work came from this address")
 }

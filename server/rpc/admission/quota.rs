@@ -22,13 +22,15 @@ const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
 pub const REASON: &str = "RATE_LIMITED";
 
 /// How many requests there are in a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
     name: &'static str,
     uses: i64,
     period: Duration,
     /// What one use costs, in nanoseconds.
     step: i64,
+    /// What `ratelimit-policy` says of it.
+    policy: HeaderValue,
 }
 
 /// How it stands with a limit.
@@ -42,6 +44,8 @@ pub struct Standing {
     pub period: Duration,
     /// How many are left now.
     pub remaining: i64,
+    /// What `ratelimit-policy` says of it, where it was made before.
+    pub policy: Option<HeaderValue>,
     /// When all are back; for a request that was refused, when it may come again.
     pub after: Duration,
 }
@@ -51,7 +55,8 @@ impl Quota {
     pub fn new(name: &'static str, uses: i64, period: Duration) -> Option<Self> {
         let nanos = i64::try_from(period.as_nanos()).ok()?;
         let step = (uses > 0).then(|| nanos / uses + i64::from(nanos % uses > 0))?;
-        Some(Self { name, uses, period, step })
+        let policy = policy(name, uses, period.as_secs())?;
+        Some(Self { name, uses, period, step, policy })
     }
 
     /// Uses it once.
@@ -107,6 +112,7 @@ impl Quota {
             name: Cow::Borrowed(self.name),
             uses: self.uses,
             period: self.period,
+            policy: Some(self.policy.clone()),
             remaining: (self.whole() - used) / self.step,
             after: duration(used),
         }
@@ -130,7 +136,8 @@ impl Standing {
 
     /// Tells it with an answer.
     pub fn tell(&self, headers: &mut HeaderMap) {
-        tell(headers, &self.name, self.uses, self.period.as_secs(), self.remaining, self.after);
+        let policy = self.policy.clone().or_else(|| policy(&self.name, self.uses, self.period.as_secs()));
+        tell(headers, policy, &self.name, self.remaining, self.after);
     }
 }
 
@@ -140,26 +147,24 @@ pub fn tell_refusal(error: &Error, headers: &mut HeaderMap) {
         return;
     }
     let of = |key| error.metadata().iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
-    let number = |key| of(key).and_then(|text| text.parse().ok());
     let wait = error.retry_delay().unwrap_or_default();
-    if let (Some(name), Some(uses), Some(period)) =
-        (of("rate_limit"), number("limit"), number("period_seconds"))
-    {
-        tell(headers, name, uses, u64::try_from(period).unwrap_or(0), 0, wait);
+    let numbers = (of("limit").map(str::parse), of("period_seconds").map(str::parse));
+    if let (Some(name), (Some(Ok(uses)), Some(Ok(period)))) = (of("rate_limit"), numbers) {
+        tell(headers, policy(name, uses, period), name, 0, wait);
     }
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
 }
 
-fn tell(headers: &mut HeaderMap, name: &str, uses: i64, period: u64, remaining: i64, after: Duration) {
-    let texts = [
-        (POLICY, format!("\"{name}\";q={uses};w={period}")),
-        (STATE, format!("\"{name}\";r={remaining};t={}", seconds(after))),
-    ];
-    for (header, text) in texts {
-        if let Ok(value) = HeaderValue::try_from(text) {
-            headers.insert(header, value);
-        }
+fn tell(headers: &mut HeaderMap, policy: Option<HeaderValue>, name: &str, remaining: i64, after: Duration) {
+    let state = HeaderValue::try_from(format!("\"{name}\";r={remaining};t={}", seconds(after)));
+    if let (Some(policy), Ok(state)) = (policy, state) {
+        headers.insert(POLICY, policy);
+        headers.insert(STATE, state);
     }
+}
+
+fn policy(name: &str, uses: i64, period: u64) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("\"{name}\";q={uses};w={period}")).ok()
 }
 
 /// Whole seconds, rounded up: who waits as long is not refused again.
