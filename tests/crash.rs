@@ -97,7 +97,8 @@ impl Process {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(ground.log()).unwrap();
         let data = ground.folder.path().join("data");
         let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"])
+            .args(["serve", "--set", "security.rate_limit_per_key=0"])
+            .args(["--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"])
             .arg(&data)
             .env_clear()
             .env("SWITCHBOARD_ADMIN_KEY", &ground.key)

@@ -26,6 +26,7 @@ mod pictures;
 mod port;
 mod publish;
 mod real_postfix;
+mod request_limits;
 mod retention;
 mod routes;
 mod settings;

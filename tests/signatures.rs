@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::receiver::{Received, Receiver};
 use crate::harness::{SOON, on_both, tools};
+use crate::settings::set;
 
 /// Payloads that a signature breaks on when anything between here and there reads and writes them anew.
 const PAYLOADS: [&str; 8] = [
@@ -112,6 +113,21 @@ on_both! {
             genuine[0].clone().with_header("webhook-timestamp", "1614265330"),
         ];
         assert_verdicts(&replayed, true, false).await;
+    }
+
+    async fn the_setting_says_which_signatures_there_are(server: Server) {
+        let receiver = Receiver::start().await;
+        server.webhook_to(&receiver, &["signed.event"]).await;
+        for (number, setting, plain, standard) in
+            [(0, "both", true, true), (1, "standard", false, true), (2, "plain", true, false), (3, "both", true, true)]
+        {
+            set(&server.client, json!({ "security.webhook_signature": setting })).await;
+            server.publish("signed.event", "{}").await;
+            let got = receiver.wait_for(number + 1, SOON).await;
+            let has = |name: &str| got[number].header(name).is_some();
+            assert_eq!((has("x-webhook-signature"), has("webhook-signature")), (plain, standard), "{setting}");
+            assert!(has("webhook-id") && has("webhook-timestamp"), "what a repeat is known by stays");
+        }
     }
 
     async fn every_attempt_is_signed_for_its_own_time(server: Server) {

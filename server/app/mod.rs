@@ -5,6 +5,7 @@ mod follow;
 mod keys;
 mod mail;
 mod retention;
+mod security;
 mod webhooks;
 mod wire;
 

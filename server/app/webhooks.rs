@@ -3,6 +3,7 @@
 use crate::settings::Values;
 use crate::webhook::health::Thresholds;
 use crate::webhook::policy::{Settings, parse_schedule};
+use crate::webhook::signature::Schemes;
 use crate::webhook::{Proxy, RetryPolicy};
 
 const SCHEDULE: &str = "webhook.retry_schedule";
@@ -20,7 +21,8 @@ pub(super) fn settings(values: &Values) -> Settings {
     let hourly_limit = count("webhook.hourly_limit");
     let thresholds =
         Thresholds::new(count("webhook.failing_after_hours"), count("webhook.disable_after_days"));
-    Settings { retry_policy, hourly_limit, thresholds }
+    let schemes = Schemes::named(values.text("security.webhook_signature"));
+    Settings { retry_policy, hourly_limit, thresholds, schemes }
 }
 
 /// The proxy that requests go through, if there is one.

@@ -8,6 +8,7 @@ mod options;
 mod output;
 mod remote;
 mod serve;
+mod settings;
 mod test_email;
 
 use std::process::ExitCode;
@@ -35,6 +36,9 @@ enum Verb {
     /// Make API keys.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Put settings back.
+    #[command(subcommand)]
+    Settings(settings::Verb),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
             Verb::Demo(arguments) => demo::run(arguments).await,
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
+            Verb::Settings(verb) => exit(settings::run(verb).await),
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
+use super::admission::quota::Standing;
 use crate::error::{Error, Kind, Result};
 use crate::scope;
 
@@ -48,11 +49,12 @@ pub trait Authenticate: Send + Sync + 'static {
     /// The holder of a key.
     fn authenticate<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Principal>>;
 
-    /// Whether a key whose holder was found may be used now, and from this address.
+    /// Whether a key whose holder was found may be used now, and from this address; answers how it stands with its rate limit,
+    /// or with the one of several that is used up the furthest.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` for the address, `RESOURCE_EXHAUSTED` for a rate limit.
-    fn admit(&self, key: &str, address: Option<IpAddr>) -> Result<()>;
+    fn admit(&self, key: &str, address: Option<IpAddr>) -> Result<Option<Standing>>;
 
     /// Whether a key that was valid still is, for a call that lasts.
     fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool>;

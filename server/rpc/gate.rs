@@ -1,7 +1,8 @@
 //! The gate: what stands before every service.
 //!
-//! It finds the method, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
-//! error carries an `ErrorInfo`, also those that tonic itself makes.  Reflection and health need no key.
+//! It asks the admission about the address, finds the method, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
+//! error carries an `ErrorInfo`, also those that tonic itself makes.  Reflection and health need no key, and
+//! health may be asked from everywhere.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use super::address::ClientAddress;
+use super::admission::quota::Standing;
+use super::admission::{Admission, Door};
 use super::auth::{self, Authenticate};
 use super::meter::{Meter, Use};
 use super::methods::Methods;
@@ -23,8 +26,10 @@ use crate::clock::Stopwatch;
 use crate::error::{Error, Kind};
 use crate::telemetry::Metrics;
 
-/// Services that anybody may call.
-const OPEN: [&str; 2] = ["/grpc.health.v1.", "/grpc.reflection."];
+/// What load balancers ask, from wherever they are.
+const HEALTH: &str = "/grpc.health.v1.";
+/// What may be asked without a key.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// Puts the gate before a service.
 #[derive(Clone)]
@@ -33,6 +38,7 @@ pub struct GateLayer(Arc<Keeper>);
 struct Keeper {
     methods: Arc<Methods>,
     authenticate: Arc<dyn Authenticate>,
+    admission: Arc<Admission>,
     meter: Arc<dyn Meter>,
     metrics: Arc<Metrics>,
 }
@@ -42,10 +48,11 @@ impl GateLayer {
     pub fn new(
         methods: Arc<Methods>,
         authenticate: Arc<dyn Authenticate>,
+        admission: Arc<Admission>,
         meter: Arc<dyn Meter>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Keeper { methods, authenticate, meter, metrics }))
+        Self(Arc::new(Keeper { methods, authenticate, admission, meter, metrics }))
     }
 }
 
@@ -97,7 +104,19 @@ impl Keeper {
         S: Service<Request<B>, Response = Response<Body>>,
     {
         let path = request.uri().path();
-        if OPEN.iter().any(|open| path.starts_with(open)) {
+        if path.starts_with(HEALTH) {
+            return inner.call(request).await;
+        }
+        let address = match self.admission.enter(request.headers(), request.extensions(), Door::Api) {
+            Ok(address) => address,
+            Err(error) => {
+                let status = status::to_status(&error);
+                let name = self.methods.find(path).map_or("", |method| method.path);
+                self.metrics.request(name, status::code_name(status.code()));
+                return Ok(status.into_http());
+            }
+        };
+        if path.starts_with(REFLECTION) {
             return inner.call(request).await;
         }
         let Some(method) = self.methods.find(path) else {
@@ -106,18 +125,25 @@ impl Keeper {
                 .into_http());
         };
         let (name, scope) = (method.path, method.scope);
-        let (began, address) = (Stopwatch::start(), ClientAddress::of(request.extensions()));
-        let found = self.authenticate(request.headers()).await;
+        let began = Stopwatch::start();
+        if let Some(address) = address {
+            request.extensions_mut().insert(ClientAddress(address));
+        }
+        let found = self.authenticate(request.headers(), address).await;
         let call =
             Call { name, began, address, key_id: found.as_ref().ok().map(|one| Arc::clone(&one.key_id)) };
-        match found.and_then(|principal| self.admit(principal, scope, request.headers(), address)) {
-            Ok(principal) => request.extensions_mut().insert(principal),
-            Err(error) => {
-                let status = status::to_status(&error);
-                self.count(call, status.code());
-                return Ok(status.into_http());
-            }
-        };
+        let standing =
+            match found.and_then(|principal| self.admit(principal, scope, request.headers(), address)) {
+                Ok((principal, standing)) => {
+                    request.extensions_mut().insert(principal);
+                    standing
+                }
+                Err(error) => {
+                    let status = status::to_status(&error);
+                    self.count(call, status.code());
+                    return Ok(status.into_http());
+                }
+            };
         let response = match deadline(request.headers()) {
             None => inner.call(request).await?,
             Some(time) => match tokio::time::timeout(time, inner.call(request)).await {
@@ -129,17 +155,20 @@ impl Keeper {
                 }
             },
         };
-        let (response, code) = with_details(response);
+        let (mut response, code) = with_details(response);
+        if let Some(standing) = standing {
+            standing.tell(response.headers_mut());
+        }
         self.count(call, code);
         Ok(response)
     }
 
-    async fn authenticate(&self, headers: &HeaderMap) -> crate::error::Result<auth::Principal> {
-        let key = auth::key(headers)?;
-        match self.authenticate.cached(key) {
-            Some(known) => known,
-            None => self.authenticate.authenticate(key).await,
-        }
+    async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> crate::error::Result<auth::Principal> {
+        self.admission.authenticate(&*self.authenticate, auth::key(headers)?, address).await
     }
 
     fn admit(
@@ -148,10 +177,10 @@ impl Keeper {
         scope: &str,
         headers: &HeaderMap,
         address: Option<IpAddr>,
-    ) -> crate::error::Result<auth::Principal> {
+    ) -> crate::error::Result<(auth::Principal, Option<Standing>)> {
         principal.require(scope)?;
-        self.authenticate.admit(auth::key(headers)?, address)?;
-        Ok(principal)
+        let standing = self.authenticate.admit(auth::key(headers)?, address)?;
+        Ok((principal, standing))
     }
 
     fn count(&self, call: Call, code: Code) {

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! socket ─▶ server (accept, HTTP/1.1 or h2) ─▶ CORS ─▶ gRPC-web ─▶ gate ─▶ <capability>/rpc.rs
-//!                                          └─▶ /healthz, /metrics
-//! gate: method ─▶ key ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
+//!                                          └─▶ /healthz, /metrics, routes of capabilities, behind the same admission
+//! gate: address ─▶ method ─▶ key ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
 //!       ─▶ ErrorInfo where it lacks, count
 //! ```
 //! CORS is outermost, so that a browser sees a refusal as what it is; then gRPC-web, so that everything below speaks gRPC.
 
 pub mod address;
+pub mod admission;
 pub mod auth;
 pub mod convert;
 pub mod gate;
@@ -33,6 +34,7 @@ use tower::Layer;
 use crate::error::{Error, Result};
 use crate::pb;
 use crate::telemetry::Metrics;
+use admission::{Admission, Admitted, Door};
 use gate::GateLayer;
 use methods::Methods;
 
@@ -45,6 +47,8 @@ pub struct Shared {
     pub authenticate: Arc<dyn Authenticate>,
     /// Counts the calls of each key.
     pub meter: Arc<dyn meter::Meter>,
+    /// Decides by addresses.
+    pub admission: Arc<Admission>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The origins whose pages may call; `*` alone means all.
@@ -53,7 +57,8 @@ pub struct Shared {
     pub reflection: bool,
 }
 
-/// Everything that the port serves; `extra` has routes beside those of this module, without a key.
+/// Everything that the port serves.  Beside the services and the routes of this module there are routes that check keys
+/// themselves, `api`, and those for anybody, `public`.
 ///
 /// # Errors
 /// When a method of a service has no scope: it could never be called.
@@ -61,7 +66,8 @@ pub async fn router(
     mut services: Routes,
     shared: &Shared,
     health: http::Health,
-    extra: Router,
+    api: Router,
+    public: Router,
 ) -> Result<Router> {
     let methods = Methods::from_descriptor(pb::DESCRIPTOR)?;
     if shared.reflection {
@@ -73,12 +79,15 @@ pub async fn router(
     let gate = GateLayer::new(
         Arc::new(methods),
         Arc::clone(&shared.authenticate),
+        Arc::clone(&shared.admission),
         Arc::clone(&shared.meter),
         Arc::clone(&shared.metrics),
     );
     let grpc = services.prepare().into_axum_router().layer(gate).layer(tonic_web::GrpcWebLayer::new());
     let cors = web::cors(&shared.allowed_origins);
-    let plain = http::routes(Arc::clone(&shared.metrics), health).merge(extra);
+    let plain =
+        http::routes(Arc::clone(&shared.metrics), health).merge(api).admitted(&shared.admission, Door::Api);
+    let plain = plain.merge(public.admitted(&shared.admission, Door::Public));
     // tonic-web answers 400 to HTTP/1.1 requests that are not gRPC-web, so that the plain routes come before it.
     Ok(plain.fallback_service(cors.layer(grpc)))
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::admission::quota;
 use crate::error::{Error, Kind};
 
 /// The domain of every reason.
@@ -18,7 +20,13 @@ pub fn to_status(error: &Error) -> Status {
     } else if error.kind() == Kind::Unavailable {
         tracing::warn!(%error, "a request could not be served");
     }
-    Status::with_error_details(code(error.kind()), error.message(), error_details(error))
+    let mut status = Status::with_error_details(code(error.kind()), error.message(), error_details(error));
+    if error.reason() == quota::REASON {
+        let mut headers = HeaderMap::new();
+        quota::tell_refusal(error, &mut headers);
+        status.metadata_mut().as_mut().extend(headers);
+    }
+    status
 }
 
 /// The encoded details of an error.
@@ -37,9 +45,11 @@ fn error_details(error: &Error) -> ErrorDetails {
     if let Some(after) = error.retry_delay() {
         details.set_retry_info(Some(after));
     }
+    let of = |wanted| error.metadata().iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
+    if error.reason() == quota::REASON {
+        details.add_quota_failure_violation(of("rate_limit"), error.message());
+    }
     if error.kind() == Kind::NotFound {
-        let of =
-            |wanted| error.metadata().iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
         details.set_resource_info(of("resource"), of("id"), "", error.message());
     }
     details

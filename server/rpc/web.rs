@@ -16,7 +16,10 @@ const REQUEST_HEADERS: [HeaderName; 6] = [
 ];
 
 /// What they must be able to read.
-const RESPONSE_HEADERS: [HeaderName; 3] = [
+const RESPONSE_HEADERS: [HeaderName; 6] = [
+    header::RETRY_AFTER,
+    HeaderName::from_static("ratelimit"),
+    HeaderName::from_static("ratelimit-policy"),
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),

@@ -187,7 +187,7 @@ const THIRD_PROVIDER: [Definition; 14] = provider!(
     [&[], &[], &[], &[], &[], &[]]
 );
 
-const PLAIN: [Definition; 34] = [
+const PLAIN: [Definition; 41] = [
     Definition {
         key: "apikeys.default_expiry_days",
         kind: Type::Integer(1, 365),
@@ -368,6 +368,55 @@ const PLAIN: [Definition; 34] = [
         kind: Type::Integer(0, 36_500),
         default: "30",
         description: "How many days events are kept. One stays longer while a delivery of it has not ended or a mail that it caused is kept; 0 means for ever.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.failed_keys_per_minute",
+        kind: Type::Integer(0, 1_000_000),
+        default: "20",
+        description: "How many keys that do not work an address may show in a minute; beyond that it is refused and no key is looked up. 0 means any number.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.ip_allow",
+        kind: Type::Networks,
+        default: "\"\"",
+        description: "The networks that alone may call the API, such as `10.0.0.0/8, 2001:db8::/32`. Empty means all.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.ip_deny",
+        kind: Type::Networks,
+        default: "\"\"",
+        description: "The networks that may not call this server, whatever security.ip_allow has.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.rate_limit_per_ip",
+        kind: Type::Integer(0, 1_000_000_000),
+        default: "0",
+        description: "How many requests an address may make in a minute; a /64 of IPv6 counts as one. 0 means any number.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.rate_limit_per_key",
+        kind: Type::Integer(0, 1_000_000_000),
+        default: "10000",
+        description: "How many requests an API key without a rate limit of its own may make in an hour. 0 means any number.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.trusted_proxies",
+        kind: Type::Networks,
+        default: "\"\"",
+        description: "The networks of the proxies before this server: from them alone x-forwarded-for is believed. Empty means that a request is from whoever connects.",
+        environment: &[],
+    },
+    Definition {
+        key: "security.webhook_signature",
+        kind: Type::Choice(&["both", "standard", "plain"]),
+        default: "\"both\"",
+        description: "What requests to webhooks are signed with: webhook-signature (standard), X-Webhook-Signature (plain), or both. Endpoints with an Ed25519 key always have the standard one.",
         environment: &[],
     },
     Definition {

@@ -1,6 +1,7 @@
 //! Changes to settings: all of one or none, judged and kept in one transaction, each a revision of its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::definition::{self, Definition};
 use super::given::{Pin, Pins};
 use super::history::{self, Action, Change, Fingerprints, Revision};
-use super::service::{Check, SettingsService};
+use super::service::{CallerCheck, Check, SettingsService};
 use super::store::{self, SettingRow};
 use super::values::{self, Values};
 use crate::clock::Timestamp;
@@ -25,6 +26,8 @@ const REASON_LIMIT: usize = 500;
 pub struct Terms {
     /// The key that makes it.
     pub actor: String,
+    /// The address that it comes from, where it comes from the network.
+    pub address: Option<IpAddr>,
     /// Why.
     pub reason: String,
     /// The revision that the settings must be at.
@@ -53,6 +56,7 @@ pub(super) struct Rules {
     pub sealer: Sealer,
     pub fingerprints: Fingerprints,
     pub checks: Mutex<Vec<Check>>,
+    pub caller_checks: Mutex<Vec<CallerCheck>>,
 }
 
 impl SettingsService {
@@ -130,7 +134,9 @@ impl SettingsService {
                 for (&key, value) in &wanted {
                     definition::find(key).into_iter().for_each(|known| after.set(known, value.clone()));
                 }
-                rules.judge(&after, field, &wanted.into_keys().collect::<Vec<_>>())?;
+                let keys = wanted.into_keys().collect::<Vec<_>>();
+                rules.judge(&after, field, &keys)?;
+                rules.judge_caller(&after, terms.address, field, &keys)?;
                 let changed = !terms.validate_only && !differences.is_empty();
                 if changed {
                     let revision = Revision {
@@ -201,6 +207,25 @@ impl Rules {
         let mut violations = Violations::default();
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, wrong) in checks.iter().flat_map(|check| check(values)) {
+            if keys.contains(&key) {
+                violations.add(field(key), wrong);
+            }
+        }
+        violations.finish()
+    }
+
+    /// Asks the checks about values and the one who wants them, and tells what they say about these settings.
+    fn judge_caller(
+        &self,
+        values: &Values,
+        address: Option<IpAddr>,
+        field: Field,
+        keys: &[&'static str],
+    ) -> Result<()> {
+        let Some(address) = address else { return Ok(()) };
+        let mut violations = Violations::default();
+        let checks = self.caller_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, wrong) in checks.iter().flat_map(|check| check(values, address)) {
             if keys.contains(&key) {
                 violations.add(field(key), wrong);
             }

@@ -4,6 +4,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::catalogue::CATALOGUE;
+use crate::rpc::admission::Networks;
 
 /// What a setting holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Type {
     Choice(&'static [&'static str]),
     /// Text that is sealed and never shown.
     Secret,
+    /// Networks and addresses with commas between, or nothing.
+    Networks,
     /// Certificates as PEM, or nothing.
     Certificates,
     /// A private key as PEM, sealed and never shown, or nothing.
@@ -117,6 +120,7 @@ impl Definition {
 }
 
 const TEXT_LIMIT: usize = 512;
+const NETWORKS_LIMIT: usize = 8 * 1024;
 const PEM_LIMIT: usize = 64 * 1024;
 /// Tokens of identity providers are longer than what people type.
 const SECRET_LIMIT: usize = 8 * 1024;
@@ -125,7 +129,11 @@ fn check_text(kind: Type, text: &str) -> Result<(), String> {
     if matches!(kind, Type::Certificates | Type::PrivateKey) {
         return check_pem(kind, text);
     }
-    let limit = if kind == Type::Secret { SECRET_LIMIT } else { TEXT_LIMIT };
+    let limit = match kind {
+        Type::Secret => SECRET_LIMIT,
+        Type::Networks => NETWORKS_LIMIT,
+        _ => TEXT_LIMIT,
+    };
     if text.chars().count() > limit {
         return Err(format!("must have at most {limit} characters"));
     }
@@ -142,6 +150,7 @@ fn check_text(kind: Type, text: &str) -> Result<(), String> {
         plain(local) && plain(domain)
     };
     match kind {
+        Type::Networks => Networks::parse(text).map(drop),
         Type::Address if !is_address() => Err("must be a mail address".into()),
         Type::Url if !is_url() => Err("must be an http or https URL".into()),
         Type::OptionalUrl if !text.is_empty() && !is_url() => {

@@ -2,6 +2,7 @@
 
 mod convert;
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use super::watch::{Watch, Watches, Wish};
 use crate::error::Error;
 use crate::pb::switchboard::settings::v1 as pb;
 use crate::rpc::Principal;
+use crate::rpc::address::ClientAddress;
 use crate::rpc::convert::{from_duration, json_value};
 use crate::rpc::mask;
 use crate::rpc::page::Page;
@@ -61,9 +63,9 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::UpdateSettingsRequest>,
     ) -> Result<Response<pb::UpdateSettingsResponse>, Status> {
-        let principal = Principal::of(&request)?.clone();
+        let caller = Caller::of(&request)?;
         let pb::UpdateSettingsRequest { values, etag, validate_only, reason } = request.into_inner();
-        let terms = terms(&principal, reason, &etag, validate_only)?;
+        let terms = terms(&caller, reason, &etag, validate_only)?;
         let keys: Vec<String> = values.keys().cloned().collect();
         let new = values.into_iter().map(|(key, value)| (key, json_value(value, 0))).collect();
         let values = self.settings.update(new, terms).await?;
@@ -75,9 +77,9 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::ResetSettingsRequest>,
     ) -> Result<Response<pb::ResetSettingsResponse>, Status> {
-        let principal = Principal::of(&request)?.clone();
+        let caller = Caller::of(&request)?;
         let pb::ResetSettingsRequest { keys, etag, validate_only, reason } = request.into_inner();
-        let values = self.settings.reset(&keys, terms(&principal, reason, &etag, validate_only)?).await?;
+        let values = self.settings.reset(&keys, terms(&caller, reason, &etag, validate_only)?).await?;
         let (settings, etag) = answer(&values, &keys);
         Ok(Response::new(pb::ResetSettingsResponse { settings, etag }))
     }
@@ -97,10 +99,10 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::RollbackSettingsRequest>,
     ) -> Result<Response<pb::RollbackSettingsResponse>, Status> {
-        let principal = Principal::of(&request)?.clone();
+        let caller = Caller::of(&request)?;
         let pb::RollbackSettingsRequest { revision, keys, etag, validate_only, reason } =
             request.into_inner();
-        let terms = terms(&principal, reason, &etag, validate_only)?;
+        let terms = terms(&caller, reason, &etag, validate_only)?;
         let values = self.settings.rollback(revision, &keys, terms).await?;
         let settings = CATALOGUE.iter().filter_map(|known| convert::setting(&values, known.key)).collect();
         Ok(Response::new(pb::RollbackSettingsResponse { settings, etag: values.revision.to_string() }))
@@ -153,9 +155,9 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::ImportSettingsRequest>,
     ) -> Result<Response<pb::ImportSettingsResponse>, Status> {
-        let principal = Principal::of(&request)?.clone();
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
-        let terms = terms(&principal, request.reason, &request.etag, request.validate_only)?;
+        let terms = terms(&caller, request.reason, &request.etag, request.validate_only)?;
         let options = Options {
             passphrase: request.passphrase,
             skip_secrets: request.skip_secrets,
@@ -176,9 +178,23 @@ impl pb::settings_service_server::SettingsService for Rpc {
     }
 }
 
-fn terms(principal: &Principal, reason: String, etag: &str, validate_only: bool) -> Result<Terms, Status> {
+/// Who makes a change, and from where.
+struct Caller {
+    actor: String,
+    address: Option<IpAddr>,
+}
+
+impl Caller {
+    fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let actor = Principal::of(request)?.key_id.to_string();
+        Ok(Self { actor, address: ClientAddress::of(request.extensions()) })
+    }
+}
+
+fn terms(caller: &Caller, reason: String, etag: &str, validate_only: bool) -> Result<Terms, Status> {
     let expected = mask::version(etag)?;
-    Ok(Terms { actor: principal.key_id.to_string(), reason, expected, validate_only })
+    let Caller { actor, address } = caller;
+    Ok(Terms { actor: actor.clone(), address: *address, reason, expected, validate_only })
 }
 
 fn answer(values: &Values, keys: &[String]) -> (Vec<pb::Setting>, String) {

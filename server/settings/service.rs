@@ -1,6 +1,7 @@
 //! The use cases of settings.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -36,6 +37,8 @@ pub struct SettingsService {
 type Follower = Box<dyn Fn(&Values) + Send>;
 /// Says what is wrong with new values, by key, before they are kept.
 pub(super) type Check = Box<dyn Fn(&Values) -> Vec<(&'static str, String)> + Send>;
+/// As [`Check`], of a change that comes from an address.
+pub(super) type CallerCheck = Box<dyn Fn(&Values, IpAddr) -> Vec<(&'static str, String)> + Send>;
 
 impl SettingsService {
     /// Reads the settings; what is given pins some of them.
@@ -54,6 +57,7 @@ impl SettingsService {
             sealer: keyring.sealer.clone(),
             fingerprints: Fingerprints::new(&keyring.fingerprint_mac),
             checks: Mutex::default(),
+            caller_checks: Mutex::default(),
         };
         let (values, followers, head) = (ArcSwap::default(), Mutex::default(), watch::Sender::new(0));
         let (rules, passphrases) = (Arc::new(rules), Arc::new(Semaphore::new(1)));
@@ -78,6 +82,15 @@ impl SettingsService {
     /// used.
     pub fn check_with(&self, check: impl Fn(&Values) -> Vec<(&'static str, String)> + Send + 'static) {
         self.rules.checks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(check));
+    }
+
+    /// Asks `check` about every change that comes over the network before it is kept, told the address that it comes from.
+    pub fn check_caller_with(
+        &self,
+        check: impl Fn(&Values, IpAddr) -> Vec<(&'static str, String)> + Send + 'static,
+    ) {
+        let mut checks = self.rules.caller_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.push(Box::new(check));
     }
 
     /// Asks the checks about what the process was given, on its own: what is stored must not keep a server from starting.

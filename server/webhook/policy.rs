@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::Thresholds;
 use super::mode::{Batching, DeliveryMode};
+use super::signature::Schemes;
 use crate::delivery::limit::{Limit, Usage};
 use crate::delivery::{Hold, Policy};
 use crate::error::Violations;
@@ -165,6 +166,8 @@ pub struct Settings {
     pub hourly_limit: u32,
     /// When one that only fails is told of, and disabled.
     pub thresholds: Thresholds,
+    /// What requests are signed with.
+    pub schemes: Schemes,
 }
 
 /// The settings, ready to use.
@@ -190,6 +193,11 @@ impl Defaults {
     /// The policy now.
     pub fn policy(&self) -> Ready {
         self.0.load().1.clone()
+    }
+
+    /// What requests are signed with.
+    pub fn schemes(&self) -> Schemes {
+        self.0.load().0.schemes
     }
 
     /// When something follows for an endpoint that only fails.

@@ -39,7 +39,8 @@ impl Sender {
         self.exchange(endpoint, message::batch(endpoint, facts, self.clock.now())).await
     }
 
-    async fn exchange(&self, endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Attempt {
+    async fn exchange(&self, endpoint: &Endpoint, mut request: Request<Full<Bytes>>) -> Attempt {
+        self.defaults.schemes().keep(request.headers_mut());
         let mut details = Details::of(endpoint.version, request.headers());
         let mut attempt = match endpoint.client.send(request, endpoint.timeout).await {
             Ok(answer) => {

@@ -10,9 +10,44 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::Mac;
+use http::HeaderMap;
 
+use super::message::{SIGNATURE, STANDARD_SIGNATURE};
 use super::secret::Key;
 use crate::clock::Timestamp;
+
+/// Which of the two schemes requests are signed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Schemes {
+    /// Both.
+    #[default]
+    Both,
+    /// `webhook-signature` alone.
+    Standard,
+    /// `x-webhook-signature` alone, at endpoints that can have it.
+    Plain,
+}
+
+impl Schemes {
+    /// Those of a name; both for any other.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "standard" => Self::Standard,
+            "plain" => Self::Plain,
+            _ => Self::Both,
+        }
+    }
+
+    /// Takes the others off a request.  None goes out without a signature.
+    pub(super) fn keep(self, headers: &mut HeaderMap) {
+        match self {
+            Self::Both => {}
+            Self::Standard => drop(headers.remove(SIGNATURE)),
+            Self::Plain if headers.contains_key(SIGNATURE) => drop(headers.remove(STANDARD_SIGNATURE)),
+            Self::Plain => {}
+        }
+    }
+}
 
 /// Signs for one endpoint.
 pub struct Signer {
@@ -97,6 +132,24 @@ mod tests {
         let signature =
             signer.standard("msg_p5jXN8AQM9LWM0D4loKWxJek", br#"{"test": 2432232314}"#, at(1_614_265_330));
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn none_goes_out_without_a_signature() {
+        for (schemes, left) in [
+            (Schemes::Both, [true, true]),
+            (Schemes::Standard, [false, true]),
+            (Schemes::Plain, [true, false]),
+        ] {
+            let value = http::HeaderValue::from_static("x");
+            let mut headers =
+                HeaderMap::from_iter([(SIGNATURE, value.clone()), (STANDARD_SIGNATURE, value.clone())]);
+            schemes.keep(&mut headers);
+            assert_eq!([SIGNATURE, STANDARD_SIGNATURE].map(|name| headers.contains_key(name)), left);
+            let mut headers = HeaderMap::from_iter([(STANDARD_SIGNATURE, value)]);
+            schemes.keep(&mut headers);
+            assert!(headers.contains_key(STANDARD_SIGNATURE), "{schemes:?}");
+        }
     }
 
     /// RFC 4231 has no case with a text key of this form, so that the value was computed with Python's hmac.

@@ -65,6 +65,11 @@ impl Nginx {
         up.await.then_some(Self { port, _watchdog: watchdog })
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
     /// What it answers to a request for a path with these headers.
     pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response<bytes::Bytes> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();

@@ -20,6 +20,7 @@ use super::verifier::Verifier;
 use super::verify::Verification;
 use crate::error::{Error, Result as ServerResult};
 use crate::pb::switchboard::apikey::v1 as pb;
+use crate::rpc::admission::quota::Standing;
 use crate::rpc::convert::{from_duration, from_timestamp};
 use crate::rpc::mask::{self, Mask};
 use crate::rpc::meter::{Meter, Use};
@@ -36,7 +37,7 @@ impl Authenticate for Verifier {
         self.verify(key).boxed()
     }
 
-    fn admit(&self, key: &str, address: Option<IpAddr>) -> ServerResult<()> {
+    fn admit(&self, key: &str, address: Option<IpAddr>) -> ServerResult<Option<Standing>> {
         Self::admit(self, key, address)
     }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -30,6 +31,7 @@ use crate::clock::{SharedClock, Stopwatch};
 use crate::db::Db;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::Principal;
+use crate::rpc::admission::quota::{Quota, Standing};
 use crate::secret::{KEY_LENGTH, SecretText};
 use memory::{Flights, Id, Memory};
 
@@ -55,6 +57,8 @@ pub struct Verifier {
     revision: AtomicI64,
     /// How often a key was read from the database.
     reads: AtomicU64,
+    /// The limit of keys without a limit of their own.
+    default_limit: ArcSwapOption<Quota>,
 }
 
 impl Verifier {
@@ -70,7 +74,13 @@ impl Verifier {
             followed: AtomicU64::new(0),
             revision: AtomicI64::new(-1),
             reads: AtomicU64::new(0),
+            default_limit: ArcSwapOption::empty(),
         }
+    }
+
+    /// Has keys without a limit of their own have this one on this server, from now on.
+    pub fn set_default_limit(&self, quota: Option<Quota>) {
+        self.default_limit.store(quota.map(Arc::new));
     }
 
     /// What the database has of a key.
@@ -156,24 +166,34 @@ impl Verifier {
         self.holder(self.find(text).await?)
     }
 
-    /// Whether a key whose holder is known may be used now and from this address, on this server.
+    /// Whether a key whose holder is known may be used now and from this address, on this server; answers how it stands with the
+    /// limit that is used up the furthest.
     ///
     /// # Errors
     /// `PERMISSION_DENIED` for the address, `RESOURCE_EXHAUSTED` for the rate limits.
-    pub fn admit(&self, text: &str, address: Option<IpAddr>) -> Result<()> {
+    pub fn admit(&self, text: &str, address: Option<IpAddr>) -> Result<Option<Standing>> {
         let Some(record) = key::id(text).and_then(|id| self.memory.before(&id)) else {
             // It was there a moment ago and had to go for others.  Nobody is let in by that.
             return Err(Error::unavailable("the API key has to be read again", "it was forgotten under way"));
         };
-        let Some(bounds) = record.bounds() else { return Ok(()) };
         if !record.admits(address) {
             let message = "the API key must not be used from this address";
             return Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message));
         }
-        match bounds.limits.take(&[], 1, self.clock.now()) {
-            (true, _) => Ok(()),
-            (false, limits) => Err(limited(&limits)),
+        match record.bounds().filter(|bounds| !bounds.limits.are(&[])) {
+            None => self.admit_by_default(&record),
+            Some(bounds) => match bounds.limits.take(&[], 1, self.clock.now()) {
+                (true, limits) => Ok(limits.iter().min_by_key(|limit| limit.remaining).map(standing)),
+                (false, limits) => Err(limited(&limits)),
+            },
         }
+    }
+
+    fn admit_by_default(&self, record: &Record) -> Result<Option<Standing>> {
+        let quota = self.default_limit.load();
+        let Some(quota) = &*quota else { return Ok(None) };
+        let taken = quota.take(&record.used, self.clock.now());
+        taken.map(Some).map_err(|standing| standing.into_error("the rate limit of the API key is used up"))
     }
 
     /// Whether the key of a call that lasts still works.
@@ -242,15 +262,25 @@ impl Verifier {
 }
 
 fn limited(limits: &[LimitState]) -> Error {
-    let longest = limits.iter().max_by_key(|limit| limit.retry_after);
-    let (name, after) = longest.map_or(("", None), |limit| (limit.name.as_str(), limit.retry_after));
-    Error::new(
-        Kind::ResourceExhausted,
-        "RATE_LIMITED",
-        format!("the rate limit {name:?} of the API key is used up"),
-    )
-    .with("rate_limit", name)
-    .retry_after(after.unwrap_or_default())
+    match limits.iter().max_by_key(|limit| limit.retry_after) {
+        None => Error::internal("a key without limits was over one"),
+        Some(longest) => {
+            let after = longest.retry_after.unwrap_or_default();
+            let message = format!("the rate limit {:?} of the API key is used up", longest.name);
+            Standing { after, ..standing(longest) }.into_error(message)
+        }
+    }
+}
+
+fn standing(limit: &LimitState) -> Standing {
+    Standing {
+        name: limit.name.clone().into(),
+        uses: limit.limit,
+        period: limit.period,
+        policy: None,
+        remaining: limit.remaining,
+        after: limit.full_after,
+    }
 }
 
 /// What every key that does not work is answered.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use ipnet::IpNet;
 
@@ -31,6 +32,8 @@ pub struct Record {
     pub expires_at: Timestamp,
     /// The external id and, behind a NUL, the metadata; nothing for a key without both.  One text needs less memory than two.
     about: Box<str>,
+    /// How much of the limit of keys without a limit of their own is used up.
+    pub(super) used: AtomicI64,
     /// Most keys have no bounds.
     bounds: Option<Box<Bounds>>,
 }
@@ -57,6 +60,7 @@ pub(super) fn unknown() -> Record {
         principal: Principal { key_id: "".into(), scopes: Arc::new([]) },
         expires_at: Timestamp::default(),
         about: "".into(),
+        used: AtomicI64::new(0),
         bounds: None,
     }
 }
@@ -71,6 +75,7 @@ impl Record {
             metadata => format!("{}\0{metadata}", key.external_id),
         };
         let credits = key.credits_id.zip(credits);
+        let used = AtomicI64::new(before.map_or(0, |before| before.used.load(Ordering::Acquire)));
         let before = before.and_then(|before| before.bounds.as_deref());
         Self {
             // A MAC of another length is none of ours, and nothing has the MAC of zeros.
@@ -82,6 +87,7 @@ impl Record {
             principal: Principal { key_id: key.id.into(), scopes },
             expires_at: key.expires_at,
             about: about.into(),
+            used,
             bounds: Bounds::new(&key.rules, credits, before),
         }
     }

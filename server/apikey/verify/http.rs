@@ -23,6 +23,8 @@ use crate::apikey::service::ApiKeyService;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::address::ClientAddress;
+use crate::rpc::admission::Admission;
+use crate::rpc::admission::quota::{self, Standing};
 use crate::rpc::meter::Use;
 use crate::rpc::{Principal, auth};
 use crate::secret::SecretText;
@@ -35,11 +37,12 @@ const BODY_LIMIT: usize = 64 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The routes.
-pub fn routes(keys: Arc<ApiKeyService>) -> Router {
-    Router::new().route("/v1/verify", post(verify)).route("/v1/forward-auth", any(forward)).with_state(keys)
+pub fn routes(keys: Arc<ApiKeyService>, admission: Arc<Admission>) -> Router {
+    let routes = Router::new().route("/v1/verify", post(verify)).route("/v1/forward-auth", any(forward));
+    routes.with_state((keys, admission))
 }
 
-type Shared = State<Arc<ApiKeyService>>;
+type Shared = State<(Arc<ApiKeyService>, Arc<Admission>)>;
 
 /// What `POST /v1/verify` takes: the fields of `VerifyApiKeyRequest`.
 #[derive(Deserialize)]
@@ -56,17 +59,25 @@ struct Question {
     client_ip: String,
 }
 
-async fn verify(State(keys): Shared, extensions: Extensions, headers: HeaderMap, body: Body) -> Response {
-    let caller = Caller::new(&keys, &extensions, "/v1/verify");
+async fn verify(
+    State((keys, admission)): Shared,
+    extensions: Extensions,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let caller = Caller::new(&keys, &admission, &extensions, "/v1/verify");
     let answered = caller.authorize(auth::key(&headers)).await;
-    let principal = match answered {
-        Ok(principal) => principal,
+    let (principal, standing) = match answered {
+        Ok(answered) => answered,
         Err(error) => return refusal(&error),
     };
-    let response = match answer(&keys, body).await {
+    let mut response = match answer(&keys, body).await {
         Ok(verdict) => reply(StatusCode::OK, &shown(&verdict)),
         Err(error) => refusal(&error),
     };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
+    }
     caller.count(&principal, &response);
     response
 }
@@ -82,16 +93,21 @@ async fn answer(keys: &ApiKeyService, body: Body) -> Result<Verdict> {
     keys.verify(&Verification { key, all_of, any_of, cost, rate_limits, method, path, client_ip }).await
 }
 
-async fn forward(State(keys): Shared, extensions: Extensions, uri: Uri, headers: HeaderMap) -> Response {
-    let caller = Caller::new(&keys, &extensions, "/v1/forward-auth");
+async fn forward(
+    State((keys, admission)): Shared,
+    extensions: Extensions,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let caller = Caller::new(&keys, &admission, &extensions, "/v1/forward-auth");
     let own = headers.get(PROXY_KEY).and_then(|value| value.to_str().ok());
     let missing = || Error::new(Kind::Unauthenticated, "KEY_MISSING", "the proxy needs a key of its own");
     let principal = match caller.authorize(own.ok_or_else(missing)).await {
-        Ok(principal) => principal,
+        Ok((principal, _)) => principal,
         Err(error) => return misconfigured(&error),
     };
     let asked = async {
-        let Some(verification) = of_request(&uri, &headers)? else { return Ok(None) };
+        let Some(verification) = of_request(&uri, &headers, &admission)? else { return Ok(None) };
         keys.verify(&verification).await.map(Some)
     };
     let (response, answered) = match asked.await {
@@ -117,25 +133,29 @@ fn misconfigured(error: &Error) -> Response {
 /// Whoever asks, and what is counted of that.
 struct Caller<'a> {
     keys: &'a ApiKeyService,
+    admission: &'a Admission,
     path: &'static str,
     address: Option<IpAddr>,
     began: Stopwatch,
 }
 
 impl<'a> Caller<'a> {
-    fn new(keys: &'a ApiKeyService, extensions: &Extensions, path: &'static str) -> Self {
-        Self { keys, path, address: ClientAddress::of(extensions), began: Stopwatch::start() }
+    fn new(
+        keys: &'a ApiKeyService,
+        admission: &'a Admission,
+        extensions: &Extensions,
+        path: &'static str,
+    ) -> Self {
+        let (address, began) = (ClientAddress::of(extensions), Stopwatch::start());
+        Self { keys, admission, path, address, began }
     }
 
-    async fn authorize(&self, key: Result<&str>) -> Result<Principal> {
+    async fn authorize(&self, key: Result<&str>) -> Result<(Principal, Option<Standing>)> {
         let key = key?;
-        let principal = match self.keys.verifier.cached(key) {
-            Some(known) => known?,
-            None => self.keys.verifier.verify(key).await?,
-        };
+        let principal = self.admission.authenticate(&*self.keys.verifier, key, self.address).await?;
         principal.require(SCOPE)?;
-        self.keys.verifier.admit(key, self.address)?;
-        Ok(principal)
+        let standing = self.keys.verifier.admit(key, self.address)?;
+        Ok((principal, standing))
     }
 
     fn count(&self, principal: &Principal, response: &Response) {
@@ -152,7 +172,7 @@ impl<'a> Caller<'a> {
 }
 
 /// What a proxy asks about; `None` when the request has no key.
-fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Option<Verification>> {
+fn of_request(uri: &Uri, headers: &HeaderMap, admission: &Admission) -> Result<Option<Verification>> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let first = |names: [&str; 2]| names.into_iter().find_map(text).unwrap_or_default().to_owned();
     let Ok(key) = auth::key(headers) else { return Ok(None) };
@@ -160,7 +180,7 @@ fn of_request(uri: &Uri, headers: &HeaderMap) -> Result<Option<Verification>> {
         key: SecretText::new(key),
         method: first(["x-forwarded-method", "x-original-method"]),
         path: first(["x-forwarded-uri", "x-original-uri"]),
-        client_ip: address(headers),
+        client_ip: admission.asked_about(address(headers), headers),
         ..Verification::default()
     };
     for (name, value) in url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -297,7 +317,8 @@ fn refusal(error: &Error) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     };
-    let response = reply(status, &failure(error));
+    let mut response = reply(status, &failure(error));
+    quota::tell_refusal(error, response.headers_mut());
     if status == StatusCode::UNAUTHORIZED { challenge(response) } else { response }
 }
 

@@ -2,7 +2,7 @@
 
 mod router;
 
-use super::{Machine, Stops, files, follow, keys as api_keys, mail, retention, webhooks};
+use super::{Machine, Stops, files, follow, keys as api_keys, mail, retention, security, webhooks};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
 use crate::pb;
+use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
 use crate::rpc::methods::Methods;
 use crate::settings::{self, SettingsService};
@@ -110,6 +111,7 @@ pub struct Wired {
     sender: Arc<Sender>,
     tally: Arc<Tally>,
     keeper: Arc<Keeper>,
+    admission: Arc<Admission>,
     /// Looks for keys that end soon.
     pub(super) key_watch: Arc<Notify>,
 }
@@ -137,6 +139,8 @@ impl Wired {
         let settings = Arc::new(settings);
         settings.check_with(mail::check);
         settings.check_with(webhooks::check);
+        settings.check_with(security::check);
+        settings.check_caller_with(security::check_caller);
         settings.check_given()?;
         let registry = Arc::new(Registry::default());
         let email_config: SharedConfig = Arc::new(ArcSwap::from_pointee(mail::config(&settings.values())));
@@ -252,6 +256,7 @@ impl Wired {
             sender,
             tally,
             keeper,
+            admission: Arc::new(Admission::new(machine.clock.clone())),
             key_watch: Arc::default(),
             ground,
         };
@@ -270,6 +275,7 @@ impl Wired {
         let webhooks = self.webhook_engine.clone();
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
         follow::proxy(&self.settings, Arc::clone(&self.clients));
+        security::settings(&self.settings, Arc::clone(&self.admission), Arc::clone(&self.api_keys.verifier));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         let retention = retention::Retention {

@@ -175,14 +175,14 @@ impl Wired {
         let shared = Shared {
             authenticate,
             meter: Arc::clone(&self.api_keys) as _,
+            admission: Arc::clone(&self.admission),
             metrics: Arc::clone(&self.metrics),
             allowed_origins: config.allow_origin.clone(),
             reflection: config.reflection,
         };
         let published = PublishedKeys { directory: Arc::clone(&self.directory), clock: clock() };
-        let pages = links::http::routes(recipients)
-            .merge(keys::routes(published))
-            .merge(apikey::verify::http::routes(Arc::clone(&self.api_keys)));
-        rpc::router(services, &shared, self.health.clone(), pages).await
+        let public = links::http::routes(recipients).merge(keys::routes(published));
+        let api = apikey::verify::http::routes(Arc::clone(&self.api_keys), Arc::clone(&self.admission));
+        rpc::router(services, &shared, self.health.clone(), api, public).await
     }
 }

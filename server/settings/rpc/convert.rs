@@ -89,6 +89,7 @@ impl From<&Definition> for pb::SettingDefinition {
             | Type::Url
             | Type::OptionalUrl
             | Type::Colour
+            | Type::Networks
             | Type::Certificates => (pb::SettingType::String, &[][..], None),
         };
         let default = (!definition.kind.is_secret()).then(|| from_json_value(definition.default_value()));

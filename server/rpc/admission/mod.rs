@@ -1,0 +1,166 @@
+//! Who may come to the port at all: what is decided by a request's address, before its key is looked at and while it is.
+//!
+//! ```text
+//! peer ─▶ forwarded (past trusted proxies) ─▶ deny list ─▶ allow list ─▶ limit of the address ─▶ failed keys of the address
+//! ```
+//! All of it is in the memory of one node.  The addresses of trusted proxies are no unit of any limit: everybody comes from
+//! there.
+
+mod cells;
+mod forwarded;
+mod networks;
+pub mod quota;
+mod route;
+
+pub use networks::Networks;
+pub(super) use route::Admitted;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Extensions, HeaderMap};
+
+use super::address::ClientAddress;
+use super::auth::{Authenticate, Principal};
+use crate::clock::SharedClock;
+use crate::error::{Error, Kind, Result};
+use cells::Cells;
+use quota::{Quota, Standing};
+
+/// What the settings say of addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The proxies whose word is taken for whom they were asked by.
+    pub trusted_proxies: Networks,
+    /// Who alone may come, unless it is empty.
+    pub allowed: Networks,
+    /// Who may not come, whatever is allowed.
+    pub denied: Networks,
+    /// How many requests an address may make.
+    pub requests: Option<Quota>,
+    /// How many keys that do not work an address may show.
+    pub failed_keys: Option<Quota>,
+}
+
+impl Policy {
+    /// Whether the lists let an address call.
+    pub fn admits(&self, address: Option<IpAddr>) -> bool {
+        let is_in = |networks: &Networks| address.is_some_and(|address| networks.contain(address));
+        // Who is not known can not be told from who is denied.
+        let denied = !self.denied.is_empty() && (address.is_none() || is_in(&self.denied));
+        !denied && (self.allowed.is_empty() || is_in(&self.allowed))
+    }
+}
+
+/// What kind of door a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// What clients with keys call.
+    Api,
+    /// What anybody may ask for, such as the link in a mail: the allow list is not for it.
+    Public,
+    /// What a proxy asks about a request in hand: the headers are of that request and say nothing of the proxy.
+    Proxy,
+}
+
+/// Decides by addresses.
+pub struct Admission {
+    clock: SharedClock,
+    policy: ArcSwap<Policy>,
+    requests: Cells,
+    failed_keys: Cells,
+}
+
+impl Admission {
+    /// Lets everybody in until it is told otherwise.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, policy: ArcSwap::default(), requests: Cells::default(), failed_keys: Cells::default() }
+    }
+
+    /// Has a policy hold from now on; what addresses have used up stays.
+    pub fn set(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// The address that a request is from, when it may come.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for the lists, `RESOURCE_EXHAUSTED` for the limit of the address.
+    pub fn enter(&self, headers: &HeaderMap, extensions: &Extensions, door: Door) -> Result<Option<IpAddr>> {
+        let policy = self.policy.load();
+        let peer = ClientAddress::of(extensions);
+        let address = match door {
+            Door::Proxy => peer,
+            _ => peer.map(|peer| forwarded::client(peer, headers, &policy.trusted_proxies)),
+        };
+        let admitted = match door {
+            Door::Public => policy.denied.is_empty() || address.is_none_or(|one| !policy.denied.contain(one)),
+            _ => policy.admits(address),
+        };
+        if !admitted {
+            let message = "requests from this address are not allowed";
+            return Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message));
+        }
+        if let (Some(quota), Some(unit)) = (&policy.requests, policy.unit(address)) {
+            let taken = self.requests.take(unit, quota, self.clock.now());
+            taken.map_err(|standing| standing.into_error("the rate limit of this address is used up"))?;
+        }
+        Ok(address)
+    }
+
+    /// The holder of a key that was shown from an address.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when it does not work, `RESOURCE_EXHAUSTED` when too many from this address did not: then nothing is
+    /// looked up.
+    pub async fn authenticate(
+        &self,
+        keys: &dyn Authenticate,
+        key: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Principal> {
+        self.with_failed_keys(address, |quota, unit| self.failed_keys.ask(unit, quota, self.clock.now()))?;
+        let found = match keys.cached(key) {
+            Some(known) => known,
+            None => keys.authenticate(key).await,
+        };
+        if found.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
+            // Those that were looked up at the same time may be more than there were left.
+            self.with_failed_keys(address, |quota, unit| {
+                self.failed_keys.take(unit, quota, self.clock.now())
+            })?;
+        }
+        found
+    }
+
+    fn with_failed_keys(
+        &self,
+        address: Option<IpAddr>,
+        judge: impl FnOnce(&Quota, IpAddr) -> Result<(), Standing>,
+    ) -> Result<()> {
+        let policy = self.policy.load();
+        let (Some(quota), Some(unit)) = (&policy.failed_keys, policy.unit(address)) else { return Ok(()) };
+        let message = "too many API keys that do not work came from this address";
+        judge(quota, unit).map_err(|standing| standing.into_error(message))
+    }
+
+    /// Whom a request is from that a proxy asks about: what the proxy saw, or, where that is a trusted proxy again, whom that
+    /// one was asked by.
+    pub fn asked_about(&self, seen: String, headers: &HeaderMap) -> String {
+        let policy = self.policy.load();
+        match seen.parse() {
+            Ok(address) if policy.trusted_proxies.contain(address) => {
+                forwarded::client(address, headers, &policy.trusted_proxies).to_string()
+            }
+            _ => seen,
+        }
+    }
+}
+
+impl Policy {
+    /// The address that limits count, if they count any.
+    fn unit(&self, address: Option<IpAddr>) -> Option<IpAddr> {
+        address.filter(|address| !self.trusted_proxies.contain(*address))
+    }
+}
