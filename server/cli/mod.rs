@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 pub mod demo;
 mod doctor;
 mod key;
@@ -35,6 +36,9 @@ enum Verb {
     /// Make API keys.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Verify the audit log, or print it.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
             Verb::Demo(arguments) => demo::run(arguments).await,
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
+            Verb::Audit(verb) => audit::run(verb).await,
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

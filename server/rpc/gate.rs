@@ -18,9 +18,11 @@ use super::address::ClientAddress;
 use super::auth::{self, Authenticate};
 use super::meter::{Meter, Use};
 use super::methods::Methods;
+use super::origin;
 use super::status;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind};
+use crate::origin::within;
 use crate::telemetry::Metrics;
 
 /// Services that anybody may call.
@@ -110,17 +112,27 @@ impl Keeper {
         let found = self.authenticate(request.headers()).await;
         let call =
             Call { name, began, address, key_id: found.as_ref().ok().map(|one| Arc::clone(&one.key_id)) };
-        match found.and_then(|principal| self.admit(principal, scope, request.headers(), address)) {
-            Ok(principal) => request.extensions_mut().insert(principal),
+        let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
+        let admitted = admitted.and_then(|principal| {
+            let origin = origin::read(&principal, request.headers(), address)?;
+            Ok((principal, origin))
+        });
+        let origin = match admitted {
+            Ok((principal, origin)) => {
+                request.extensions_mut().insert(principal);
+                origin
+            }
             Err(error) => {
                 let status = status::to_status(&error);
                 self.count(call, status.code());
                 return Ok(status.into_http());
             }
         };
-        let response = match deadline(request.headers()) {
-            None => inner.call(request).await?,
-            Some(time) => match tokio::time::timeout(time, inner.call(request)).await {
+        let time = deadline(request.headers());
+        let call_it = within(origin, async move { inner.call(request).await });
+        let response = match time {
+            None => call_it.await?,
+            Some(time) => match tokio::time::timeout(time, call_it).await {
                 Ok(response) => response?,
                 Err(_) => {
                     let message = "the deadline of the caller has passed";
