@@ -37,8 +37,9 @@ use switchboard_client::webhook::v1::{
 use tonic::{Code, Request};
 
 use crate::command_line::switchboard;
+use crate::harness::receiver::{Behaviour, Receiver};
 use crate::harness::server::{Backend, Server};
-use crate::harness::{on_both, postgres, status};
+use crate::harness::{eventually, on_both, postgres, status};
 use crate::settings::{change, set};
 
 const REASON: &str = "ticket 4711";
@@ -288,6 +289,26 @@ on_both! {
         status::expect_violations(&refused, &["x-change-reason"]);
         assert!(log.news().await.is_empty());
         assert!(verify(client).await.ok);
+    }
+
+    async fn what_the_server_changes_itself_is_the_systems(server: Server) {
+        let receiver = Receiver::start().await;
+        receiver.respond_with("/gone", Behaviour::Status(410));
+        let (webhook, _) = server.webhook(&receiver.url("/gone"), &["a.*"]).await;
+        server.publish("a.b", "{}").await;
+        let disabled = ListAuditEntriesRequest { action_prefix: "webhook.disable".into(), ..Default::default() };
+        let entry = eventually("it is disabled", async || {
+            server.advance(Duration::from_secs(60));
+            list(&server.client, disabled.clone()).await.pop()
+        });
+        let entry = entry.await;
+        assert_eq!((entry.actor.as_str(), &entry.resource_id), ("system", &webhook.id));
+        assert_eq!(before(&entry), json!({"active": true}));
+        assert_eq!(after(&entry)["active"], json!(false));
+        assert!(after(&entry)["disabled_reason"].as_str().unwrap().contains("410"), "{entry:?}");
+        let first = &export(&server.client).await[0];
+        assert_eq!((first.actor.as_str(), first.action.as_str(), first.previous_hash.as_str()), ("system", "api_key.create", ""));
+        assert!(verify(&server.client).await.ok);
     }
 
     async fn no_entry_holds_a_secret(server: Server) {

@@ -68,6 +68,9 @@ impl Recorder {
     /// # Errors
     /// As [`Recorder::record`].
     pub async fn record_all(&self, conn: &mut Conn, changes: Vec<Change>) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let origin = origin::current();
         let now = self.clock.now();
         let head = store::hold_head(conn).await?.ok_or_else(broken)?;
