@@ -17,6 +17,7 @@
 
 pub mod apikey;
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -27,6 +28,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod notification;
+pub mod origin;
 pub mod pb;
 pub mod rpc;
 pub mod scope;

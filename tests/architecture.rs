@@ -14,7 +14,7 @@ const CAPABILITIES: &[&str] =
     &["email", "webhook", "apikey", "settings", "notification", "telegram", "chat", "schedule", "system"];
 
 /// What everything may use, and what uses nothing of the server.
-const LEAVES: &[&str] = &["clock", "id", "secret", "error", "instant", "telemetry"];
+const LEAVES: &[&str] = &["clock", "id", "secret", "error", "instant", "origin", "telemetry"];
 
 /// The places that put the server together, and so may name every part.
 const ASSEMBLY: &[&str] = &["app", "cli", "main", "lib"];
@@ -24,6 +24,7 @@ const ASSEMBLY: &[&str] = &["app", "cli", "main", "lib"];
 const DIRECTIONS: &[Direction] = &[
     Direction { of: CAPABILITIES, never: &["CAPABILITIES", "app", "cli"] },
     Direction { of: &["event", "delivery"], never: &["CAPABILITIES", "app", "cli"] },
+    Direction { of: &["audit"], never: &["CAPABILITIES", "event", "delivery", "app", "cli"] },
     Direction { of: &["rpc"], never: &["CAPABILITIES", "app", "cli"] },
     Direction { of: &["db"], never: &["CAPABILITIES", "event", "delivery", "rpc", "app", "cli"] },
     Direction { of: LEAVES, never: &["CAPABILITIES", "db", "event", "delivery", "rpc", "app", "cli"] },

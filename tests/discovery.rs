@@ -51,6 +51,7 @@ on_both! {
             "switchboard.event.v1.EventService",
             "switchboard.event.v1.RouteService",
             "switchboard.notification.v1.NotificationService",
+            "switchboard.settings.v1.AuditService",
             "switchboard.settings.v1.SettingsService",
             "switchboard.webhook.v1.WebhookService",
         ] {

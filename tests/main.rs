@@ -5,6 +5,7 @@ mod api_keys_change;
 mod api_keys_usage;
 mod api_keys_verify;
 mod architecture;
+mod audit;
 mod bad_input;
 mod command_line;
 mod crash;

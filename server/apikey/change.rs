@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::audited;
 use super::credits;
 use super::key;
 use super::model::KeyChange;
 use super::service::{ApiKeyService, Creator, DAY};
 use super::store::{self, ApiKey};
+use crate::audit::Change;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result, Violations};
 use crate::secret::SecretText;
@@ -40,13 +42,14 @@ impl ApiKeyService {
         violations.finish()?;
         let (now, max_days) = (self.clock.now(), self.policy.load().max_days);
         let scopes = creator.scopes.to_vec();
-        let creator = creator.id.to_owned();
+        let (creator, audit) = (creator.id.to_owned(), self.audit.clone());
         let (api_key, sharing) = self
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
                     let revision = store::next_revision(conn).await?;
                     let mut api_key = store::find(conn, &id).await?;
+                    let before = audited::fields(&api_key);
                     is_version(&api_key, change.version)?;
                     must_not_have_ended(&api_key)?;
                     if let Some(expires_at) = change.expires_at {
@@ -63,6 +66,9 @@ impl ApiKeyService {
                     };
                     api_key.changed(revision, now);
                     store::update(conn, &api_key).await?;
+                    let entry = Change::new("api_key", &api_key.id, "update").by(creator).from(before);
+                    let after = audited::fields_with(&api_key, change.credits.flatten());
+                    audit.record(conn, entry.to(after)).await?;
                     Ok((api_key, sharing))
                 })
             })
@@ -96,13 +102,14 @@ impl ApiKeyService {
         let text = key::generate(old.kind, &*self.random);
         let fresh = self.record(creator.id, old.kind, policy.max_days, &text);
         let (mac, now) = (self.verifier.mac(&text), self.clock.now());
-        let (scopes, creator) = (creator.scopes.to_vec(), creator.id.to_owned());
+        let (scopes, creator, audit) = (creator.scopes.to_vec(), creator.id.to_owned(), self.audit.clone());
         let (new, old) = self
             .db
             .transaction(move |conn| {
                 Box::pin(async move {
                     let revision = store::next_revision(conn).await?;
                     let mut old = store::find(conn, &api_key_id).await?;
+                    let before = audited::fields(&old);
                     is_version(&old, version)?;
                     must_not_have_ended(&old)?;
                     if old.expires_at <= now {
@@ -140,6 +147,10 @@ impl ApiKeyService {
                     }
                     store::insert(conn, &new, mac).await?;
                     store::update(conn, &old).await?;
+                    let mut after = audited::fields(&old);
+                    after.insert("replacement".into(), audited::fields(&new).into());
+                    let entry = Change::new("api_key", &old.id, "rotate").by(creator);
+                    audit.record(conn, entry.from(before).to(after)).await?;
                     Ok((new, old))
                 })
             })

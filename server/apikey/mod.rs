@@ -8,6 +8,7 @@
 //! What a key may say of itself is in [`model`], how long it may live in [`policy`].
 
 mod announce;
+mod audited;
 mod change;
 pub mod credits;
 pub mod key;

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::announce;
+use super::audited;
 use super::credits;
 use super::key;
 use super::model::{KeyChange, KeyKind, Rules};
@@ -12,6 +13,7 @@ use super::store;
 pub use super::store::{ApiKey, KeyFilter};
 use super::usage::Usage;
 use super::verifier::Verifier;
+use crate::audit::{Change, Recorder};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Db, revision};
 use crate::error::{Error, Kind, Result, Violations};
@@ -83,6 +85,8 @@ pub struct ApiKeyService {
     pub usage: Arc<Usage>,
     /// Where it publishes what becomes of keys; unset in commands that do not serve, whose events a server publishes later.
     pub events: OnceLock<Arc<EventService>>,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// Makes secrets.
     pub random: SharedRandom,
     /// Makes ids.
@@ -105,6 +109,7 @@ impl ApiKeyService {
         let fields = new.fields;
         api_key.take(&fields);
         let (mac, now) = (self.verifier.mac(&text), self.clock.now());
+        let (audit, creator) = (self.audit.clone(), creator.id.to_owned());
         let api_key = self
             .db
             .transaction(move |conn| {
@@ -115,6 +120,9 @@ impl ApiKeyService {
                         credits::set(conn, &mut api_key, new, revision, now).await?;
                     }
                     store::insert(conn, &api_key, mac).await?;
+                    let change = Change::new("api_key", &api_key.id, "create").by(creator);
+                    let after = audited::fields_with(&api_key, fields.credits.flatten());
+                    audit.record(conn, change.to(after)).await?;
                     Ok(api_key)
                 })
             })
@@ -150,7 +158,7 @@ impl ApiKeyService {
         );
         let mut api_key = self.record("first start", new.kind, FIRST_DAYS, &text);
         api_key.take(&new.fields);
-        let mac = self.verifier.mac(&text);
+        let (mac, audit) = (self.verifier.mac(&text), self.audit.clone());
         let made = self
             .db
             .transaction(move |conn| {
@@ -159,6 +167,8 @@ impl ApiKeyService {
                     if first {
                         api_key.revision = store::next_revision(conn).await?;
                         store::insert(conn, &api_key, mac).await?;
+                        let change = Change::new("api_key", &api_key.id, "create");
+                        audit.record(conn, change.to(audited::fields(&api_key))).await?;
                     }
                     Ok(first)
                 })
@@ -217,7 +227,7 @@ impl ApiKeyService {
 
     /// Ends a key: it is refused from the moment that this answers.
     pub async fn revoke(&self, id: String) -> Result<ApiKey> {
-        let now = self.clock.now();
+        let (now, audit) = (self.clock.now(), self.audit.clone());
         let revoked = self
             .db
             .transaction(move |conn| {
@@ -225,8 +235,11 @@ impl ApiKeyService {
                     let revision = store::next_revision(conn).await?;
                     let mut api_key = store::find(conn, &id).await?;
                     if api_key.active {
+                        let change = Change::new("api_key", &api_key.id, "revoke");
+                        let change = change.from(audited::fields(&api_key));
                         api_key.end(revision, now);
                         store::update(conn, &api_key).await?;
+                        audit.record(conn, change.to(audited::fields(&api_key))).await?;
                     }
                     Ok(api_key)
                 })

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 pub mod demo;
 mod doctor;
 mod key;
@@ -39,6 +40,9 @@ enum Verb {
     /// Put settings back.
     #[command(subcommand)]
     Settings(settings::Verb),
+    /// Verify the audit log, or print it.
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
             Verb::Settings(verb) => exit(settings::run(verb).await),
+            Verb::Audit(verb) => audit::run(verb).await,
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::options::DatabaseOptions;
 use super::output;
+use crate::audit::Recorder;
 use crate::app::{Ground, Machine};
 use crate::error::Result;
 use crate::settings::{Given, SettingsService, Terms};
@@ -34,7 +35,8 @@ pub(super) async fn run(verb: Verb) -> Result<()> {
     let Verb::Reset(Arguments { keys, reason, database }) = verb;
     let Ground { db, keyring, machine, .. } = Ground::open(&database.config()?, Machine::default()).await?;
     let (clock, random) = (machine.clock.clone(), machine.random.clone());
-    let settings = SettingsService::open(db, &keyring, clock, random, &Given::default()).await?;
+    let audit = Recorder::open(&db, &keyring.audit_mac, clock.clone()).await?;
+    let settings = SettingsService::open(db, &keyring, audit, clock, random, &Given::default()).await?;
     let values = settings.reset(&keys, Terms { reason, ..Terms::default() }).await?;
     output::line(&format!("the settings are at revision {}", values.revision));
     Ok(())

@@ -25,12 +25,15 @@ pub struct Keyring {
     pub link_mac: Zeroizing<[u8; KEY_LENGTH]>,
     /// Makes fingerprints of secrets.
     pub fingerprint_mac: Zeroizing<[u8; KEY_LENGTH]>,
+    /// Chains the entries of the audit log.
+    pub audit_mac: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
 const SEAL: &str = "seal";
 const API_KEY_MAC: &str = "api_key_mac";
 const LINK_MAC: &str = "link_mac";
 const FINGERPRINT_MAC: &str = "fingerprint_mac";
+const AUDIT_MAC: &str = "audit_mac";
 
 impl Keyring {
     /// Opens the keys of this database, making them if it has none.
@@ -50,7 +53,9 @@ impl Keyring {
         let link_mac = open_key(db, &wrapper, LINK_MAC, random, ids.next(IdKind::DataKey), now).await?;
         let fingerprint_mac =
             open_key(db, &wrapper, FINGERPRINT_MAC, random, ids.next(IdKind::DataKey), now).await?;
-        Ok(Self { sealer: Sealer::new(&seal, random.clone()), api_key_mac, link_mac, fingerprint_mac })
+        let audit_mac = open_key(db, &wrapper, AUDIT_MAC, random, ids.next(IdKind::DataKey), now).await?;
+        let sealer = Sealer::new(&seal, random.clone());
+        Ok(Self { sealer, api_key_mac, link_mac, fingerprint_mac, audit_mac })
     }
 }
 

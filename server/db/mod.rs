@@ -36,6 +36,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, Kind, Result};
+use crate::origin;
 
 /// A SQLite connection in an async coat.
 pub type AsyncSqliteConnection = SyncConnectionWrapper<SqliteConnection>;
@@ -177,7 +178,8 @@ impl Db {
 
     /// Runs a unit of work in one transaction and commits it if the work answers `Ok`.
     ///
-    /// It runs in a task of its own: a caller that goes away in the middle does not leave it half done.
+    /// It runs in a task of its own: a caller that goes away in the middle does not leave it half done.  Whom it is for is
+    /// known there too.
     pub async fn transaction<R, F>(&self, work: F) -> Result<R>
     where
         R: Send + 'static,
@@ -198,7 +200,7 @@ impl Db {
                 }
             }
         };
-        tokio::spawn(unit).await.map_err(Error::internal)?
+        tokio::spawn(origin::carried(unit)).await.map_err(Error::internal)?
     }
 }
 

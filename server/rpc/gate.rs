@@ -21,9 +21,11 @@ use super::admission::{Admission, Door};
 use super::auth::{self, Authenticate};
 use super::meter::{Meter, Use};
 use super::methods::Methods;
+use super::origin;
 use super::status;
 use crate::clock::Stopwatch;
 use crate::error::{Error, Kind};
+use crate::origin::within;
 use crate::telemetry::Metrics;
 
 /// What load balancers ask, from wherever they are.
@@ -132,21 +134,27 @@ impl Keeper {
         let found = self.authenticate(request.headers(), address).await;
         let call =
             Call { name, began, address, key_id: found.as_ref().ok().map(|one| Arc::clone(&one.key_id)) };
-        let standing =
-            match found.and_then(|principal| self.admit(principal, scope, request.headers(), address)) {
-                Ok((principal, standing)) => {
-                    request.extensions_mut().insert(principal);
-                    standing
-                }
-                Err(error) => {
-                    let status = status::to_status(&error);
-                    self.count(call, status.code());
-                    return Ok(status.into_http());
-                }
-            };
-        let response = match deadline(request.headers()) {
-            None => inner.call(request).await?,
-            Some(time) => match tokio::time::timeout(time, inner.call(request)).await {
+        let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
+        let admitted = admitted.and_then(|(principal, standing)| {
+            let origin = origin::read(&principal, request.headers(), address)?;
+            Ok((principal, standing, origin))
+        });
+        let (standing, origin) = match admitted {
+            Ok((principal, standing, origin)) => {
+                request.extensions_mut().insert(principal);
+                (standing, origin)
+            }
+            Err(error) => {
+                let status = status::to_status(&error);
+                self.count(call, status.code());
+                return Ok(status.into_http());
+            }
+        };
+        let time = deadline(request.headers());
+        let call_it = within(origin, async move { inner.call(request).await });
+        let response = match time {
+            None => call_it.await?,
+            Some(time) => match tokio::time::timeout(time, call_it).await {
                 Ok(response) => response?,
                 Err(_) => {
                     let message = "the deadline of the caller has passed";

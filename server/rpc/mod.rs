@@ -17,6 +17,7 @@ pub mod http;
 pub mod mask;
 pub mod meter;
 pub mod methods;
+mod origin;
 pub mod page;
 pub mod server;
 pub mod status;

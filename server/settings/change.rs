@@ -13,6 +13,8 @@ use super::history::{self, Action, Change, Fingerprints, Revision};
 use super::service::{CallerCheck, Check, SettingsService};
 use super::store::{self, SettingRow};
 use super::values::{self, Values};
+use crate::audit;
+use crate::audit::Recorder;
 use crate::clock::Timestamp;
 use crate::db::{Conn, revision};
 use crate::error::{Error, Kind, Result, Violations};
@@ -57,6 +59,7 @@ pub(super) struct Rules {
     pub fingerprints: Fingerprints,
     pub checks: Mutex<Vec<Check>>,
     pub caller_checks: Mutex<Vec<CallerCheck>>,
+    pub audit: Recorder,
 }
 
 impl SettingsService {
@@ -283,7 +286,9 @@ impl Rules {
                 None => store::delete(conn, definition.key).await?,
             }
         }
-        history::record(conn, revision).await
+        let entry = audited(&revision);
+        history::record(conn, revision).await?;
+        self.audit.record(conn, entry).await
     }
 
     fn row(&self, definition: &Definition, value: Stored, by: &str, now: Timestamp) -> Result<SettingRow> {
@@ -297,6 +302,17 @@ impl Rules {
         let (key, updated_by) = (definition.key.to_owned(), by.to_owned());
         Ok(SettingRow { key, value, sealed, updated_by, updated_at: now })
     }
+}
+
+/// A revision as the audit log tells it.
+fn audited(revision: &Revision) -> audit::Change {
+    let told = |side: fn(&Change) -> &Option<Value>| {
+        let shown = |change: &Change| Some((change.key.clone(), side(change).clone()?));
+        revision.changes.iter().filter_map(shown).collect()
+    };
+    let verb = revision.action.map(Action::word).unwrap_or_default();
+    let change = audit::Change::new("settings", "", verb).because(revision.reason.as_str());
+    change.by(revision.actor.as_str()).from(told(|change| &change.old)).to(told(|change| &change.new))
 }
 
 pub(super) fn fixed(wanted: Wanted) -> Plan {

@@ -14,6 +14,7 @@ use super::given::Given;
 use super::history::{self, Fingerprints, Revision};
 use super::store;
 use super::values::Values;
+use crate::audit::Recorder;
 use crate::clock::SharedClock;
 use crate::db::keyring::Keyring;
 use crate::db::{Db, revision};
@@ -48,6 +49,7 @@ impl SettingsService {
     pub async fn open(
         db: Db,
         keyring: &Keyring,
+        audit: Recorder,
         clock: SharedClock,
         random: SharedRandom,
         given: &Given,
@@ -58,6 +60,7 @@ impl SettingsService {
             fingerprints: Fingerprints::new(&keyring.fingerprint_mac),
             checks: Mutex::default(),
             caller_checks: Mutex::default(),
+            audit,
         };
         let (values, followers, head) = (ArcSwap::default(), Mutex::default(), watch::Sender::new(0));
         let (rules, passphrases) = (Arc::new(rules), Arc::new(Semaphore::new(1)));

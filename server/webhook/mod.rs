@@ -16,8 +16,9 @@
 //! * The **guard** ([`guard`]) refuses addresses and ports that the server must not be led to, when a URL is saved and
 //!   where it is connected to; a [`proxy`] can be the way there.
 
+pub mod audited;
 pub mod backfill;
-pub mod channel;
+mod channel;
 pub mod client;
 mod clients;
 pub mod directory;

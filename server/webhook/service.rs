@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use super::audited;
 use super::channel::WebhookChannel;
 use super::directory::{Directory, secret_place};
 use super::guard::Guard;
@@ -21,6 +22,7 @@ use super::stats::Tally;
 use super::store;
 pub use super::store::RetryFilter;
 use super::trust::{self, KeyChange};
+use crate::audit::{Change, Recorder};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::delivery::Engine;
@@ -93,6 +95,8 @@ pub struct WebhookService {
     pub pulls: Pulls,
     /// Has the samples that tests send.
     pub event_types: RegistryService,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -140,13 +144,15 @@ impl WebhookService {
             return Ok((webhook, SecretText::default()));
         }
         let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
-        let sealer = self.sealer.clone();
+        let (sealer, audit) = (self.sealer.clone(), self.audit.clone());
+        let after = audited::fields_with(&webhook, &audit, "secret", &secret);
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &webhook, sealed).await?;
                     pull::mode_changed(conn, None, &webhook).await?;
                     client_key.apply(conn, &webhook.id, &sealer).await?;
+                    audit.record(conn, Change::new("webhook", &webhook.id, "create").to(after)).await?;
                     Ok(webhook)
                 })
             })
@@ -193,6 +199,7 @@ impl WebhookService {
     /// Changes an endpoint.
     pub async fn update(&self, id: String, change: WebhookChange) -> Result<Webhook> {
         let (now, rules, sealer) = (self.clock.now(), self.rules.clone(), self.sealer.clone());
+        let audit = self.audit.clone();
         let limits = change.rate_limit.is_some();
         let anew = change.url.is_some() || change.active.is_some();
         let webhook = self
@@ -200,6 +207,7 @@ impl WebhookService {
                 Box::pin(async move {
                     let mut webhook = store::find(conn, &id).await?;
                     let before = webhook.options.delivery_mode;
+                    let former_fields = audited::fields(&webhook, &audit);
                     if change.version.is_some_and(|version| version != webhook.version) {
                         return Err(Error::etag_mismatch(webhook.version.to_string()));
                     }
@@ -229,10 +237,14 @@ impl WebhookService {
                     options.client_certificate = change.client_certificate.unwrap_or(former.clone());
                     webhook.version += 1;
                     webhook.updated_at = now;
+                    let new_key = change.client_key.clone().unwrap_or_default();
                     let client_key = check(&webhook, &rules, &former, change.client_key)?;
                     store::update(conn, &webhook).await?;
                     pull::mode_changed(conn, Some(before), &webhook).await?;
                     client_key.apply(conn, &webhook.id, &sealer).await?;
+                    let entry = Change::new("webhook", &webhook.id, "update").from(former_fields);
+                    let after = audited::fields_with(&webhook, &audit, "client_key", &new_key);
+                    audit.record(conn, entry.to(after)).await?;
                     Ok(webhook)
                 })
             })
@@ -249,13 +261,16 @@ impl WebhookService {
 
     /// Removes an endpoint with its history.
     pub async fn delete(&self, id: String, version: Option<i64>) -> Result<()> {
+        let audit = self.audit.clone();
         self.changed(move |conn| {
             Box::pin(async move {
                 let webhook = store::find(conn, &id).await?;
                 if version.is_some_and(|version| version != webhook.version) {
                     return Err(Error::etag_mismatch(webhook.version.to_string()));
                 }
-                store::delete(conn, &id).await
+                store::delete(conn, &id).await?;
+                let entry = Change::new("webhook", id, "delete").from(audited::fields(&webhook, &audit));
+                audit.record(conn, entry).await
             })
         })
         .await

@@ -115,6 +115,8 @@ services! {
     api_keys: apikey, api_key_service_client, ApiKeyServiceClient;
     /// Reads and changes settings.
     settings: settings, settings_service_client, SettingsServiceClient;
+    /// Reads and verifies the audit log.
+    audit: settings, audit_service_client, AuditServiceClient;
     /// Subscribes to live events.
     notifications: notification, notification_service_client, NotificationServiceClient;
 }

@@ -6,6 +6,7 @@ mod store;
 pub use store::RegisteredScope;
 
 use super::service::ApiKeyService;
+use crate::audit::{self, Change};
 use crate::error::{Error, Kind, Result, Violations};
 use crate::scope;
 
@@ -60,6 +61,7 @@ impl ApiKeyService {
                 .with("id", name));
         }
         let scope = RegisteredScope { name, description, created_at: self.clock.now() };
+        let audit = self.audit.clone();
         self.db
             .transaction(move |conn| {
                 Box::pin(async move {
@@ -68,6 +70,8 @@ impl ApiKeyService {
                         return Err(Error::new(Kind::ResourceExhausted, "SCOPE_LIMIT", message));
                     }
                     store::insert(conn, &scope).await?;
+                    let after = audit::fields(&serde_json::json!({"description": scope.description}));
+                    audit.record(conn, Change::new("scope", &scope.name, "create").to(after)).await?;
                     Ok(scope)
                 })
             })
@@ -79,11 +83,12 @@ impl ApiKeyService {
     /// # Errors
     /// `NOT_FOUND`.
     pub async fn forget_scope(&self, name: String) -> Result<()> {
+        let audit = self.audit.clone();
         self.db
             .transaction(move |conn| {
                 Box::pin(async move {
                     if store::delete(conn, &name).await? {
-                        Ok(())
+                        audit.record(conn, Change::new("scope", name, "delete")).await
                     } else {
                         Err(Error::not_found("scope", &name))
                     }

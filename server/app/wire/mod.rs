@@ -5,6 +5,7 @@ mod router;
 use super::{Machine, Stops, files, follow, keys as api_keys, mail, retention, security, webhooks};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
+use crate::audit::Recorder;
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::group::{Lane, Writer};
@@ -52,6 +53,8 @@ pub struct Ground {
     pub db: Db,
     /// Its keys.
     pub keyring: Keyring,
+    /// Records changes in its audit log.
+    pub audit: Recorder,
     /// The time and randomness.
     pub machine: Machine,
     /// Makes ids.
@@ -68,7 +71,8 @@ impl Ground {
         }
         let ids = Arc::new(IdGenerator::new(machine.clock.clone(), machine.random.clone()));
         let keyring = Keyring::open(&db, &master, &machine.random, &ids, machine.clock.now()).await?;
-        Ok(Self { db, keyring, machine, ids })
+        let audit = Recorder::open(&db, &keyring.audit_mac, machine.clock.clone()).await?;
+        Ok(Self { db, keyring, audit, machine, ids })
     }
 
     /// The API keys of this database.
@@ -78,7 +82,8 @@ impl Ground {
         let (db, ids, random) = (self.db.clone(), Arc::clone(&self.ids), self.machine.random.clone());
         let (policy, events) = (Arc::default(), OnceLock::new());
         let usage = Arc::new(Usage::new(Arc::clone(&ids)));
-        Arc::new(ApiKeyService { db, verifier, policy, usage, events, random, ids, clock })
+        let audit = self.audit.clone();
+        Arc::new(ApiKeyService { db, verifier, policy, usage, events, audit, random, ids, clock })
     }
 }
 
@@ -118,7 +123,7 @@ pub struct Wired {
 
 impl Wired {
     pub(super) async fn new(ground: Ground, config: &Config, stops: &Stops) -> Result<Self> {
-        let Ground { db, keyring, machine, ids } = &ground;
+        let Ground { db, keyring, audit, machine, ids } = &ground;
         let (clock, random) = (machine.clock.clone(), machine.random.clone());
         let mut number = [0; 8];
         random.fill(&mut number);
@@ -135,7 +140,8 @@ impl Wired {
             file: config.file.clone(),
         };
         let settings =
-            SettingsService::open(db.clone(), keyring, clock.clone(), random.clone(), &given).await?;
+            SettingsService::open(db.clone(), keyring, audit.clone(), clock.clone(), random.clone(), &given)
+                .await?;
         let settings = Arc::new(settings);
         settings.check_with(mail::check);
         settings.check_with(webhooks::check);
@@ -226,6 +232,7 @@ impl Wired {
             defaults: Arc::clone(&defaults),
             engine: webhook_engine.clone(),
             publishes: publishes.clone(),
+            audit: audit.clone(),
             ids: Arc::clone(ids),
             clock: machine.clock.clone(),
             metrics: Arc::clone(&metrics),

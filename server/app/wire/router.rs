@@ -3,6 +3,7 @@
 use super::super::{Stops, mail};
 use super::{Ground, Wired};
 use crate::apikey;
+use crate::audit::{self, AuditService};
 use crate::config::Config;
 use crate::email::bounce::BounceService;
 use crate::email::library::{LibraryService, rpc::Rpc as TemplateRpc};
@@ -32,8 +33,9 @@ use tonic::service::Routes;
 impl Wired {
     /// Everything that the port serves.
     pub(in crate::app) async fn router(&self, config: &Config, stops: &Stops) -> Result<Router> {
-        let Ground { db, keyring, machine, ids } = &self.ground;
+        let Ground { db, keyring, audit: recorder, machine, ids } = &self.ground;
         let clock = || machine.clock.clone();
+        let audit = || recorder.clone();
         let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.api_keys.verifier) as _;
         let events = Arc::new(EventService {
             db: db.clone(),
@@ -46,20 +48,26 @@ impl Wired {
         });
         // Set once for each server, and this is the only place.
         let _ = self.api_keys.events.set(Arc::clone(&events));
-        let registry =
-            || RegistryService { db: db.clone(), registry: Arc::clone(&self.registry), clock: clock() };
+        let registry = || RegistryService {
+            db: db.clone(),
+            registry: Arc::clone(&self.registry),
+            audit: audit(),
+            clock: clock(),
+        };
         let routes = RouteService {
             db: db.clone(),
             email: Arc::clone(&self.email_fanout) as _,
+            audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
         };
         let lists = RecipientListService {
             db: db.clone(),
             routes: Arc::clone(&self.email_fanout) as _,
+            audit: audit(),
             clock: clock(),
         };
-        let suppressions = SuppressionService { db: db.clone(), clock: clock() };
+        let suppressions = SuppressionService { db: db.clone(), audit: audit(), clock: clock() };
         let webhooks = WebhookService {
             db: db.clone(),
             directory: Arc::clone(&self.directory),
@@ -71,6 +79,7 @@ impl Wired {
             tally: Arc::clone(&self.tally),
             pulls: Pulls::new(Arc::clone(&self.bus), stops.port.clone()),
             event_types: registry(),
+            audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
         };
@@ -99,6 +108,7 @@ impl Wired {
             db: db.clone(),
             library: Arc::clone(&self.library),
             config: Arc::clone(&self.config),
+            audit: audit(),
             clock: clock(),
         }));
         let bounces = BounceService { db: db.clone(), ids: Arc::clone(ids), clock: clock() };
@@ -159,6 +169,12 @@ impl Wired {
             ))
             .add_service(service!(apikey, api_key_service_server, ApiKeyServiceServer, keys))
             .add_service(service!(settings, settings_service_server, SettingsServiceServer, settings_rpc))
+            .add_service(service!(
+                settings,
+                audit_service_server,
+                AuditServiceServer,
+                audit::rpc::Rpc(AuditService::new(db.clone(), recorder))
+            ))
             .add_service(service!(
                 notification,
                 notification_service_server,

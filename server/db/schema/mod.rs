@@ -5,6 +5,9 @@
 mod apikey;
 
 pub use apikey::*;
+mod audit;
+
+pub use audit::*;
 mod webhook;
 
 pub use webhook::*;

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Map, Value, json};
+
 use super::model::{Stored, Template, Variable};
 use super::service::TemplateChange;
 use super::{store, validate};
+use crate::audit::{self, Change, Recorder};
 use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::email::template::{self, Definition};
@@ -23,14 +26,16 @@ pub(super) struct Base {
     pub definition: Option<&'static Definition>,
     /// The text that the other languages fall back to, when it is stored.
     pub default: Option<Stored>,
+    /// Records what is changed.
+    pub audit: Recorder,
 }
 
 impl Base {
     /// What this text is part of.
-    pub(super) async fn read(conn: &mut Conn, name: &str, locale: &str) -> Result<Self> {
+    pub(super) async fn read(conn: &mut Conn, name: &str, locale: &str, audit: &Recorder) -> Result<Self> {
         let definition = template::definition(name);
         let default = if locale.is_empty() { None } else { store::find(conn, name, "").await? };
-        Ok(Self { definition, default })
+        Ok(Self { definition, default, audit: audit.clone() })
     }
 
     /// Checks the change of a text, and keeps it as the next version.
@@ -42,6 +47,8 @@ impl Base {
         principal: &str,
         now: Timestamp,
     ) -> Result<Template> {
+        let verb = if stored.version == 0 { "create" } else { "update" };
+        let entry = entry(&stored, verb).from(audited(&stored));
         let mut violations = Violations::default();
         let has_declaration = self.definition.is_none() && stored.locale.is_empty();
         let mut variables = match (self.definition, &self.default) {
@@ -84,6 +91,7 @@ impl Base {
             store::update(conn, &stored).await?;
         }
         store::keep_version(conn, &stored, principal, stored.version - VERSION_LIMIT).await?;
+        self.audit.record(conn, entry.to(audited(&stored))).await?;
         Ok(match (self.definition, self.default) {
             (Some(definition), _) => Template::built_in(definition, stored.locale.clone(), Some(stored)),
             (None, Some(default)) => Template::own(&default, stored),
@@ -106,6 +114,26 @@ impl Base {
         let same = |given: &Vec<Variable>| given.is_empty() || given == fixed;
         violations.require(change.variables.as_ref().is_none_or(same), "template.variables", why);
     }
+}
+
+/// An entry of the audit log about a text, which its template and its language name.
+pub(super) fn entry(stored: &Stored, verb: &str) -> Change {
+    let Stored { name, locale, .. } = stored;
+    let id = if locale.is_empty() { name.clone() } else { format!("{name}/{locale}") };
+    Change::new("template", id, verb)
+}
+
+/// A text as the audit log tells it.
+pub(super) fn audited(stored: &Stored) -> Map<String, Value> {
+    audit::fields(&json!({
+        "description": stored.description,
+        "variables": stored.variables,
+        "subject": stored.text.subject,
+        "html_body": stored.text.html_body,
+        "plain_body": stored.text.plain_body,
+        "preheader": stored.text.preheader,
+        "version": stored.version,
+    }))
 }
 
 /// Notes the languages of a template whose texts need a variable that it will not have.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::model::{Stored, Template, Text, Variable, Version};
-use super::save::{Base, check_room};
+use super::save::{Base, audited, check_room, entry};
 use super::{Library, store, validate};
+use crate::audit::Recorder;
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, Db, revision};
 use crate::email::SharedConfig;
@@ -35,6 +36,8 @@ pub struct LibraryService {
     pub library: Arc<Library>,
     /// The branding, for previews.
     pub config: SharedConfig,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// The time.
     pub clock: SharedClock,
 }
@@ -95,13 +98,13 @@ impl LibraryService {
             let message = format!("{name:?} comes with the server: change its text with UpdateTemplate");
             return Err(Error::new(Kind::FailedPrecondition, "TEMPLATE_BUILT_IN", message).with("name", name));
         }
-        let (now, principal) = (self.clock.now(), principal.to_owned());
+        let (now, principal, audit) = (self.clock.now(), principal.to_owned(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 if store::find(conn, &name, &locale).await?.is_some() {
                     return Err(exists(&name, &locale));
                 }
-                let base = Base::read(conn, &name, &locale).await?;
+                let base = Base::read(conn, &name, &locale, &audit).await?;
                 if !locale.is_empty() && base.default.is_none() && base.definition.is_none() {
                     let message =
                         format!("add {name:?} with an empty locale first: other languages fall back to it");
@@ -125,10 +128,10 @@ impl LibraryService {
         change: TemplateChange,
     ) -> Result<Template> {
         let locale = language(locale)?;
-        let (now, principal) = (self.clock.now(), principal.to_owned());
+        let (now, principal, audit) = (self.clock.now(), principal.to_owned(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
-                let base = Base::read(conn, &name, &locale).await?;
+                let base = Base::read(conn, &name, &locale, &audit).await?;
                 let stored = match store::find(conn, &name, &locale).await? {
                     Some(stored) => stored,
                     None if base.definition.is_some() && locale.is_empty() => {
@@ -146,7 +149,7 @@ impl LibraryService {
 
     /// Removes a text, and with the language that others fall back to the whole template.
     pub async fn delete(&self, name: String, locale: &str, version: Option<i64>) -> Result<()> {
-        let locale = language(locale)?;
+        let (locale, audit) = (language(locale)?, self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 let is_built_in = template::definition(&name).is_some();
@@ -159,13 +162,16 @@ impl LibraryService {
                     return Err(not_found(&name, &locale));
                 };
                 check_etag(version, stored.version)?;
+                let entry = entry(&stored, "delete").from(audited(&stored));
                 if is_built_in {
                     // Its versions stay: rolling back brings the text back.
-                    return store::delete(conn, &name, &locale).await;
+                    store::delete(conn, &name, &locale).await?;
+                    return audit.record(conn, entry).await;
                 }
                 if !locale.is_empty() {
                     store::delete_versions(conn, &name, &locale).await?;
-                    return store::delete(conn, &name, &locale).await;
+                    store::delete(conn, &name, &locale).await?;
+                    return audit.record(conn, entry).await;
                 }
                 if let Some(route) = route::uses_template(conn, &name).await? {
                     let message = format!("the route {route:?} sends this template: change the route first");
@@ -173,7 +179,8 @@ impl LibraryService {
                         Error::new(Kind::FailedPrecondition, "TEMPLATE_IN_USE", message).with("route", route)
                     );
                 }
-                store::delete_all(conn, &name).await
+                store::delete_all(conn, &name).await?;
+                audit.record(conn, entry).await
             })
         })
         .await
@@ -201,10 +208,10 @@ impl LibraryService {
         etag: Option<i64>,
     ) -> Result<Template> {
         let locale = language(locale)?;
-        let (now, principal) = (self.clock.now(), principal.to_owned());
+        let (now, principal, audit) = (self.clock.now(), principal.to_owned(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
-                let base = Base::read(conn, &name, &locale).await?;
+                let base = Base::read(conn, &name, &locale, &audit).await?;
                 let stored = match store::find(conn, &name, &locale).await? {
                     Some(stored) => stored,
                     None if base.definition.is_some() => empty(name.clone(), locale.clone(), now),

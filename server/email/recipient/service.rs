@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
 
 use super::store::{self, RecipientList};
+use crate::audit::{self, Change, Recorder};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::email::address;
@@ -30,6 +32,8 @@ pub struct RecipientListService {
     pub db: Db,
     /// Uses the lists.
     pub routes: Arc<dyn RouteTarget>,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// The time.
     pub clock: SharedClock,
 }
@@ -52,9 +56,12 @@ impl RecipientListService {
             created_at: now,
             updated_at: now,
         };
+        let audit = self.audit.clone();
         self.changed(move |conn| {
             Box::pin(async move {
                 store::insert(conn, &list).await?;
+                let entry = Change::new("recipient_list", &list.name, "create");
+                audit.record(conn, entry.to(audited(&list))).await?;
                 Ok(list)
             })
         })
@@ -76,18 +83,20 @@ impl RecipientListService {
         let mut violations = Violations::default();
         let addresses = check(&change, &mut violations);
         violations.finish()?;
-        let now = self.clock.now();
+        let (now, audit) = (self.clock.now(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 let mut list = store::find(conn, &name).await?;
                 if change.version.is_some_and(|version| version != list.version) {
                     return Err(Error::etag_mismatch(list.version.to_string()));
                 }
+                let entry = Change::new("recipient_list", &list.name, "update").from(audited(&list));
                 list.description = change.description.unwrap_or(list.description);
                 list.addresses = addresses.map_or(list.addresses, Into::into);
                 list.version += 1;
                 list.updated_at = now;
                 store::update(conn, &list).await?;
+                audit.record(conn, entry.to(audited(&list))).await?;
                 Ok(list)
             })
         })
@@ -96,15 +105,18 @@ impl RecipientListService {
 
     /// Removes a list that no route names.
     pub async fn delete(&self, name: String) -> Result<()> {
+        let audit = self.audit.clone();
         self.changed(move |conn| {
             Box::pin(async move {
-                store::find(conn, &name).await?;
+                let list = store::find(conn, &name).await?;
                 if let Some(route) = route::uses_recipient_list(conn, &name).await? {
                     let message = format!("the route {route:?} sends to this list: change the route first");
                     return Err(Error::new(Kind::FailedPrecondition, "RECIPIENT_LIST_IN_USE", message)
                         .with("route", route));
                 }
-                store::delete(conn, &name).await
+                store::delete(conn, &name).await?;
+                let entry = Change::new("recipient_list", name, "delete").from(audited(&list));
+                audit.record(conn, entry).await
             })
         })
         .await
@@ -124,6 +136,11 @@ impl RecipientListService {
         }
         Ok(done)
     }
+}
+
+/// A list as the audit log tells it.
+fn audited(list: &RecipientList) -> Map<String, Value> {
+    audit::fields(&json!({"description": list.description, "addresses": list.addresses.0}))
 }
 
 /// Checks a change; answers the addresses in their one written form.

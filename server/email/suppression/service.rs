@@ -1,7 +1,10 @@
 //! The use cases of suppressions.
 
+use serde_json::{Map, Value, json};
+
 use super::model::{DETAIL_LIMIT, Origin, Reason, Suppression, SuppressionFilter, is_topic, key};
 use super::store;
+use crate::audit::{self, Change, Recorder};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::Db;
 use crate::error::{Result, Violations};
@@ -26,6 +29,8 @@ pub struct SuppressionChange {
 pub struct SuppressionService {
     /// The database.
     pub db: Db,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// The time.
     pub clock: SharedClock,
 }
@@ -52,10 +57,12 @@ impl SuppressionService {
             created_at: now,
             updated_at: now,
         };
+        let audit = self.audit.clone();
         self.db
             .transaction(move |conn| {
                 Box::pin(async move {
                     store::insert(conn, &suppression).await?;
+                    audit.record(conn, entry(&suppression, "create").to(audited(&suppression))).await?;
                     Ok(suppression)
                 })
             })
@@ -89,16 +96,18 @@ impl SuppressionService {
         let address = name(&mut violations, "suppression.", address, topic);
         check(&mut violations, &change, now);
         violations.finish()?;
-        let topic = topic.to_owned();
+        let (topic, audit) = (topic.to_owned(), self.audit.clone());
         self.db
             .transaction(move |conn| {
                 Box::pin(async move {
                     let mut suppression = store::find(conn, &address, &topic, now).await?;
+                    let entry = entry(&suppression, "update").from(audited(&suppression));
                     suppression.reason = change.reason.unwrap_or(suppression.reason);
                     suppression.detail = change.detail.unwrap_or(suppression.detail);
                     suppression.expires_at = change.expires_at.unwrap_or(suppression.expires_at);
                     suppression.updated_at = now;
                     store::update(conn, &suppression).await?;
+                    audit.record(conn, entry.to(audited(&suppression))).await?;
                     Ok(suppression)
                 })
             })
@@ -110,16 +119,34 @@ impl SuppressionService {
         let mut violations = Violations::default();
         let address = name(&mut violations, "", address, topic);
         violations.finish()?;
-        let (topic, now) = (topic.to_owned(), self.clock.now());
+        let (topic, now, audit) = (topic.to_owned(), self.clock.now(), self.audit.clone());
         self.db
             .transaction(move |conn| {
                 Box::pin(async move {
-                    store::find(conn, &address, &topic, now).await?;
-                    store::delete(conn, &address, &topic).await
+                    let suppression = store::find(conn, &address, &topic, now).await?;
+                    store::delete(conn, &address, &topic).await?;
+                    audit.record(conn, entry(&suppression, "delete").from(audited(&suppression))).await
                 })
             })
             .await
     }
+}
+
+/// An entry of the audit log about one, which its address and its topic name.
+fn entry(suppression: &Suppression, verb: &str) -> Change {
+    let Suppression { address, topic, .. } = suppression;
+    let id = if topic.is_empty() { address.clone() } else { format!("{address}/{topic}") };
+    Change::new("suppression", id, verb)
+}
+
+/// One as the audit log tells it.
+fn audited(suppression: &Suppression) -> Map<String, Value> {
+    audit::fields(&json!({
+        "reason": suppression.reason.word(),
+        "origin": suppression.origin,
+        "detail": suppression.detail,
+        "expire_time": suppression.expires_at.map(|time| time.to_string()),
+    }))
 }
 
 /// Checks what names a suppression; answers its address in its one form.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
 
 use super::store::{self, EventTypeRow};
 use super::{Registry, compile_schema};
+use crate::audit::{self, Change, Recorder};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::error::{Error, Kind, Result, Violations};
@@ -47,6 +49,8 @@ pub struct RegistryService {
     pub db: Db,
     /// Where publishes look.
     pub registry: Arc<Registry>,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// The time.
     pub clock: SharedClock,
 }
@@ -72,8 +76,14 @@ impl RegistryService {
             created_at: now,
             updated_at: now,
         };
-        let kept = row.clone();
-        self.changed(move |conn| Box::pin(async move { store::insert(conn, &row).await })).await?;
+        let (kept, audit) = (row.clone(), self.audit.clone());
+        self.changed(move |conn| {
+            Box::pin(async move {
+                store::insert(conn, &row).await?;
+                audit.record(conn, Change::new("event_type", &row.name, "create").to(audited(&row))).await
+            })
+        })
+        .await?;
         Ok(kept.into())
     }
 
@@ -112,7 +122,7 @@ impl RegistryService {
         if catalogue::find(&name).is_some() {
             return Err(built_in(&name));
         }
-        let now = self.clock.now();
+        let (now, audit) = (self.clock.now(), self.audit.clone());
         let row = self
             .changed(move |conn| {
                 Box::pin(async move {
@@ -122,6 +132,7 @@ impl RegistryService {
                     if change.version.is_some_and(|version| version != row.version) {
                         return Err(Error::etag_mismatch(row.version.to_string()));
                     }
+                    let entry = Change::new("event_type", &row.name, "update").from(audited(&row));
                     row.description = change.description.unwrap_or(row.description);
                     row.fields = change.fields.map_or(row.fields, |fields| to_json(&fields));
                     row.json_schema = change.json_schema.unwrap_or(row.json_schema);
@@ -129,6 +140,7 @@ impl RegistryService {
                     row.version += 1;
                     row.updated_at = now;
                     store::update(conn, &row).await?;
+                    audit.record(conn, entry.to(audited(&row))).await?;
                     Ok(row)
                 })
             })
@@ -141,10 +153,13 @@ impl RegistryService {
         if catalogue::find(&name).is_some() {
             return Err(built_in(&name));
         }
+        let audit = self.audit.clone();
         self.changed(move |conn| {
             Box::pin(async move {
-                let deleted = store::delete(conn, &name).await?;
-                if deleted { Ok(()) } else { Err(Error::not_found("event type", &name)) }
+                let row = store::find(conn, &name).await?;
+                let row = row.ok_or_else(|| Error::not_found("event type", &name))?;
+                store::delete(conn, &name).await?;
+                audit.record(conn, Change::new("event_type", name, "delete").from(audited(&row))).await
             })
         })
         .await
@@ -188,6 +203,17 @@ fn check(change: &TypeChange, violations: &mut Violations) {
         let known = TYPES.contains(&field.json_type.as_str());
         violations.require(known, &path("type"), "must be string, integer, number, boolean, object or array");
     }
+}
+
+/// A type as the audit log tells it.
+fn audited(row: &EventTypeRow) -> Map<String, Value> {
+    let fields: Value = serde_json::from_str(&row.fields).unwrap_or_default();
+    audit::fields(&json!({
+        "description": row.description,
+        "fields": fields,
+        "json_schema": row.json_schema,
+        "sample": row.sample,
+    }))
 }
 
 fn built_in(name: &str) -> Error {

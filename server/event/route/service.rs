@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Map, Value, json};
 
 use super::expression::Expression;
 use super::{EmailTarget, Recipients, Route, Target, store};
+use crate::audit::{self, Change, Recorder};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::error::{Error, Result, Violations};
@@ -68,6 +70,8 @@ pub struct RouteService {
     pub db: Db,
     /// The email channel.
     pub email: Arc<dyn RouteTarget>,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -92,11 +96,12 @@ impl RouteService {
             created_at: now,
             updated_at: now,
         };
-        let email = Arc::clone(&self.email);
+        let (email, audit) = (Arc::clone(&self.email), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 check(conn, &*email, &route).await?;
                 store::insert(conn, &route).await?;
+                audit.record(conn, Change::new("route", &route.id, "create").to(audited(&route))).await?;
                 Ok(route)
             })
         })
@@ -115,13 +120,14 @@ impl RouteService {
 
     /// Changes a route.
     pub async fn update(&self, id: String, change: RouteChange) -> Result<Route> {
-        let (now, email) = (self.clock.now(), Arc::clone(&self.email));
+        let (now, email, audit) = (self.clock.now(), Arc::clone(&self.email), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 let mut route = store::find(conn, &id).await?;
                 if change.version.is_some_and(|version| version != route.version) {
                     return Err(Error::etag_mismatch(route.version.to_string()));
                 }
+                let entry = Change::new("route", &route.id, "update").from(audited(&route));
                 route.name = change.name.unwrap_or(route.name);
                 route.event_type = change.event_type.unwrap_or(route.event_type);
                 route.condition = change.condition.unwrap_or(route.condition);
@@ -131,6 +137,7 @@ impl RouteService {
                 route.updated_at = now;
                 check(conn, &*email, &route).await?;
                 store::update(conn, &route).await?;
+                audit.record(conn, entry.to(audited(&route))).await?;
                 Ok(route)
             })
         })
@@ -139,7 +146,15 @@ impl RouteService {
 
     /// Removes a route.
     pub async fn delete(&self, id: String) -> Result<()> {
-        self.changed(move |conn| Box::pin(async move { store::delete(conn, &id).await })).await
+        let audit = self.audit.clone();
+        self.changed(move |conn| {
+            Box::pin(async move {
+                let route = store::find(conn, &id).await?;
+                store::delete(conn, &id).await?;
+                audit.record(conn, Change::new("route", id, "delete").from(audited(&route))).await
+            })
+        })
+        .await
     }
 
     /// Says what a route would do with an event.
@@ -168,6 +183,17 @@ impl RouteService {
         }
         Ok(done)
     }
+}
+
+/// A route as the audit log tells it.
+fn audited(route: &Route) -> Map<String, Value> {
+    audit::fields(&json!({
+        "name": route.name,
+        "event_type": route.event_type,
+        "condition": route.condition,
+        "active": route.active,
+        "target": route.target,
+    }))
 }
 
 async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Route) -> Result<()> {

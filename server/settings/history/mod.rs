@@ -40,7 +40,8 @@ pub enum Action {
 impl Action {
     const ALL: [Self; 4] = [Self::Update, Self::Reset, Self::Rollback, Self::Import];
 
-    fn word(self) -> &'static str {
+    /// The word for it.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Update => "update",
             Self::Reset => "reset",

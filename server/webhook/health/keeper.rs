@@ -11,6 +11,7 @@ use super::pulse::Pulse;
 use super::record::{Noted, Record};
 use super::store;
 use super::verdict::{Thresholds, Verdict, verdict};
+use crate::audit::{Change, Recorder};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::Lane;
 use crate::db::{Conn, Db, revision};
@@ -19,8 +20,10 @@ use crate::error::Result;
 use crate::event::PublishWrite;
 use crate::id::IdGenerator;
 use crate::telemetry::Metrics;
+use crate::webhook::audited;
 use crate::webhook::channel::WebhookChannel;
 use crate::webhook::directory::Directory;
+use crate::webhook::model::Webhook;
 use crate::webhook::policy::Defaults;
 use crate::webhook::store as webhooks;
 
@@ -40,6 +43,8 @@ pub struct Keeper {
     pub engine: Engine<WebhookChannel>,
     /// Where publishes go.
     pub publishes: Lane<PublishWrite>,
+    /// Records what is changed.
+    pub audit: Recorder,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -124,13 +129,23 @@ impl Keeper {
         }
         if !told.is_empty() {
             self.db
-                .transaction(move |conn| Box::pin(async move { act(conn, told, &thresholds, now).await }))
+                .transaction(move |conn| {
+                    Box::pin(async move { act(conn, told, &thresholds, now).await.map(drop) })
+                })
                 .await?;
         }
         if !disabled.is_empty() {
+            let audit = self.audit.clone();
             // Every node's publishes must see it.
             revision::change(&self.db, revision::SUBSCRIPTIONS, move |conn| {
-                Box::pin(async move { act(conn, disabled, &thresholds, now).await })
+                Box::pin(async move {
+                    let disabled = act(conn, disabled, &thresholds, now).await?;
+                    let entry = |(before, after): &(Webhook, Webhook)| {
+                        let change = Change::new("webhook", &after.id, "disable");
+                        change.from(audited::fields(before, &audit)).to(audited::fields(after, &audit))
+                    };
+                    audit.record_all(conn, disabled.iter().map(entry).collect()).await
+                })
             })
             .await?;
             self.directory.refresh(&mut self.db.reader().await?).await?;
@@ -150,7 +165,14 @@ async fn write(conn: &mut Conn, noted: &[(Noted, Arc<Pulse>)]) -> Result<()> {
 }
 
 /// Decides about endpoints under the locks of their rows: another node may have done so, or one may have recovered.
-async fn act(conn: &mut Conn, ids: Vec<String>, thresholds: &Thresholds, now: Timestamp) -> Result<()> {
+/// Answers those that it disabled, as they were and as they are.
+async fn act(
+    conn: &mut Conn,
+    ids: Vec<String>,
+    thresholds: &Thresholds,
+    now: Timestamp,
+) -> Result<Vec<(Webhook, Webhook)>> {
+    let mut disabled = Vec::new();
     for id in ids {
         let Some(mut record) = store::hold(conn, &id).await? else { continue };
         let mut webhook = webhooks::find(conn, &id).await?;
@@ -170,16 +192,18 @@ async fn act(conn: &mut Conn, ids: Vec<String>, thresholds: &Thresholds, now: Ti
             }
             Some(Verdict::Disable(reason)) => {
                 tracing::warn!(webhook = id, reason, "the endpoint is disabled");
+                let before = webhook.clone();
                 webhook.active = false;
                 webhook.disabled_reason = reason;
                 webhook.version += 1;
                 webhook.updated_at = now;
                 webhooks::update(conn, &webhook).await?;
+                disabled.push((before, webhook.clone()));
                 Notice::disabled(&webhook, &record)
             }
         };
         store::keep_notice(conn, &notice).await?;
         store::put(conn, &id, record).await?;
     }
-    Ok(())
+    Ok(disabled)
 }

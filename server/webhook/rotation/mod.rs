@@ -4,11 +4,13 @@ pub(super) mod store;
 
 use std::time::Duration;
 
+use super::audited;
 use super::directory::secret_place;
 use super::model::Webhook;
 use super::secret::{self, Signing};
 use super::service::WebhookService;
 use super::store as webhooks;
+use crate::audit::Change;
 use crate::clock::Timestamp;
 use crate::db::Db;
 use crate::error::{Error, Result, Violations};
@@ -38,7 +40,7 @@ impl WebhookService {
         let mut violations = Violations::default();
         violations.require(rotation.overlap <= LONGEST_OVERLAP, "overlap", "must be at most 7 days");
         violations.finish()?;
-        let (sealer, random) = (self.sealer.clone(), self.random.clone());
+        let (sealer, random, audit) = (self.sealer.clone(), self.random.clone(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 let Rotation { webhook_id, secret, overlap, signing } = rotation;
@@ -51,6 +53,7 @@ impl WebhookService {
                 if old == secret {
                     return Err(Error::field("secret", "is the one that the endpoint has"));
                 }
+                let before = audited::fields_with(&webhook, &audit, "secret", &old);
                 webhook.previous_secret_expires_at = None;
                 if overlap.is_zero() {
                     store::end(conn, &webhook_id).await?;
@@ -74,6 +77,9 @@ impl WebhookService {
                 webhooks::update(conn, &webhook).await?;
                 let sealed = sealer.seal(secret_place(&webhook_id), secret.reveal().as_bytes())?;
                 store::set_secret(conn, &webhook_id, sealed).await?;
+                let entry = Change::new("webhook", webhook_id, "rotate_secret").from(before);
+                let after = audited::fields_with(&webhook, &audit, "secret", &secret);
+                audit.record(conn, entry.to(after)).await?;
                 Ok((webhook, secret))
             })
         })
