@@ -7,6 +7,7 @@ mod migrate;
 mod options;
 mod output;
 mod remote;
+mod secrets;
 mod serve;
 mod test_email;
 
@@ -35,6 +36,9 @@ enum Verb {
     /// Make API keys.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Look after the keys that secrets are sealed under.
+    #[command(subcommand)]
+    Secrets(secrets::Verb),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
             Verb::Demo(arguments) => demo::run(arguments).await,
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
+            Verb::Secrets(verb) => exit(secrets::run(verb).await),
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

@@ -234,6 +234,7 @@ diesel::table! {
         purpose -> Text,
         wrapped -> Binary,
         created_at -> Instant,
+        retired_at -> Nullable<Instant>,
     }
 }
 
