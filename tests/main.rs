@@ -28,6 +28,7 @@ mod publish;
 mod real_postfix;
 mod retention;
 mod routes;
+mod secrets;
 mod settings;
 mod settings_effects;
 mod settings_given;

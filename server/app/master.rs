@@ -185,9 +185,14 @@ pub async fn rotate_master(ground: &Ground, config: &Config, new: &NewMaster) ->
     }
     let failed = |error| Error::unavailable("the new master key can not be kept in the data folder", error);
     // Two at a time would each take the other's file for its own.  The lock goes with the process.
-    let lock = OpenOptions::new().create(true).append(true).open(config.data.join(LOCK_FILE)).map_err(failed)?;
+    let lock =
+        OpenOptions::new().create(true).append(true).open(config.data.join(LOCK_FILE)).map_err(failed)?;
     lock.try_lock().map_err(|_| {
-        Error::new(Kind::FailedPrecondition, "MASTER_KEY_IN_ROTATION", "the master key is being replaced already")
+        Error::new(
+            Kind::FailedPrecondition,
+            "MASTER_KEY_IN_ROTATION",
+            "the master key is being replaced already",
+        )
     })?;
     // What an earlier call left behind may be the right one: it gets its name now, instead of being removed.
     keyring::confirm_master(&ground.db, sealer).await?;

@@ -60,8 +60,7 @@ pub(super) async fn run(verb: Verb) -> Result<()> {
         Verb::Rotate(Rotate { new_master_key: Some(new), database, .. }) => {
             let config = database.config()?;
             let ground = Ground::open(&config, Machine::default()).await?;
-            let new =
-                if new.as_os_str() == "env" { NewMaster::Environment } else { NewMaster::File(new) };
+            let new = if new.as_os_str() == "env" { NewMaster::Environment } else { NewMaster::File(new) };
             output::line(match rotate_master(&ground, &config, &new).await? {
                 Swapped::File => {
                     "the data keys are wrapped by the new master key, which is in master.key now: back it up"
@@ -94,7 +93,8 @@ async fn rotate_data_key(ground: &Ground, batch: usize) -> Result<()> {
             return Ok(());
         }
     }
-    let message = "something still seals under the old data key: stop servers of an older version, and run this again";
+    let message =
+        "something still seals under the old data key: stop servers of an older version, and run this again";
     Err(Error::new(Kind::FailedPrecondition, "OLD_DATA_KEY_IN_USE", message))
 }
 
@@ -110,7 +110,9 @@ async fn show(look: Look) -> Result<()> {
     }
     if status.unnamed > 0 {
         let unnamed = status.unnamed;
-        output::line(&format!("{unnamed} values do not name their key, which is the oldest: a rotation names it"));
+        output::line(&format!(
+            "{unnamed} values do not name their key, which is the oldest: a rotation names it"
+        ));
     }
     if look.check {
         let check = status::check(&ground.db, &ground.keyring.sealer).await?;

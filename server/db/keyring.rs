@@ -156,12 +156,7 @@ fn number(id: &str) -> KeyNumber {
 }
 
 /// Unwraps a key.  Those of the first start are bound to their purpose, and those that came later to their id.
-fn unwrap(
-    wrapper: &Sealer,
-    id: &str,
-    purpose: &str,
-    wrapped: &[u8],
-) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
+fn unwrap(wrapper: &Sealer, id: &str, purpose: &str, wrapped: &[u8]) -> Option<Zeroizing<[u8; KEY_LENGTH]>> {
     let opened = wrapper.open(place(id), wrapped).or_else(|_| wrapper.open(place(purpose), wrapped)).ok()?;
     <[u8; KEY_LENGTH]>::try_from(opened.as_slice()).ok().map(Zeroizing::new)
 }

@@ -154,7 +154,8 @@ pub async fn finish(db: &Db, sealer: &Sealer) -> Result<Option<usize>> {
             revision::lock(conn).await?;
             refresh(conn, &sealer).await?;
             let ring = sealer.ring();
-            let active = ring.active.number().ok_or_else(|| Error::internal("the active key has no number"))?;
+            let active =
+                ring.active.number().ok_or_else(|| Error::internal("the active key has no number"))?;
             for column in SEALED {
                 if column.count_others(conn, active).await? > 0 {
                     return Ok(None);

@@ -87,7 +87,9 @@ impl SealedColumn {
         let Self { table, column, key, .. } = self;
         let (number, after_key, order) = match self.number {
             None => ("0".to_owned(), format!("{key} > ?"), (*key).to_owned()),
-            Some(number) => (number.to_owned(), format!("({key}, {number}) > (?, ?)"), format!("{key}, {number}")),
+            Some(number) => {
+                (number.to_owned(), format!("({key}, {number}) > (?, ?)"), format!("{key}, {number}"))
+            }
         };
         let mut sql = format!(
             "SELECT {key} AS name, CAST({number} AS BIGINT) AS number, {column} AS sealed FROM {table} \
