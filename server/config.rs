@@ -36,6 +36,8 @@ pub struct Config {
     pub admin_key: Option<SecretText>,
     /// The key that wraps the keys in the database, instead of the file `master.key`; base64 of 32 bytes.
     pub master_key: Option<SecretText>,
+    /// The master key that is to follow, so that a start works before and after the keys are wrapped by it.
+    pub new_master_key: Option<SecretText>,
     /// Whether webhooks must go over TLS.
     pub production: bool,
     /// Whether the server describes itself to clients.
@@ -66,6 +68,7 @@ impl Config {
             allow_origin: Vec::new(),
             admin_key: None,
             master_key: None,
+            new_master_key: None,
             production: false,
             reflection: true,
             environment: HashMap::new(),

@@ -1,11 +1,13 @@
 //! Secrets: randomness, text that is never shown, and sealing.
 //!
-//! A [`Sealer`] encrypts with XChaCha20-Poly1305 under one key.  A sealed value is bound to its place (table, column
-//! and row), so that a ciphertext copied to another row does not open.
+//! A [`Sealer`] encrypts with XChaCha20-Poly1305.  A sealed value is bound to its place (table, column and row), so that a
+//! ciphertext copied to another row does not open.  It names the key of the [`Ring`] that sealed it, so that keys can be
+//! replaced while there are values under the old one.
 
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
@@ -57,7 +59,10 @@ impl fmt::Debug for SecretText {
 /// The length of a key, in bytes.
 pub const KEY_LENGTH: usize = 32;
 const NONCE_LENGTH: usize = 24;
-const VERSION: u8 = 1;
+/// A version byte, the nonce, the ciphertext.
+const UNNAMED: u8 = 1;
+/// A version byte, the number of the key, the nonce, the ciphertext.
+const NAMED: u8 = 2;
 
 /// Where a sealed value lives; part of what is authenticated.
 #[derive(Debug, Clone, Copy)]
@@ -70,38 +75,148 @@ pub struct Place<'a> {
     pub row: &'a str,
 }
 
-impl Place<'_> {
-    fn associated_data(&self) -> String {
-        // The lengths keep ("ab", "c") and ("a", "bc") apart.
-        format!("{}:{}|{}:{}|{}", self.table.len(), self.table, self.column.len(), self.column, self.row)
+/// What is authenticated beside the ciphertext: the place, and the number of the key.
+fn associated_data(place: Place<'_>, head: &[u8]) -> Vec<u8> {
+    let Place { table, column, row } = place;
+    // The lengths keep ("ab", "c") and ("a", "bc") apart.
+    let mut data = format!("{}:{table}|{}:{column}|{row}", table.len(), column.len()).into_bytes();
+    data.extend_from_slice(&head[1..]);
+    data
+}
+
+/// How a value begins that this key sealed.
+pub fn named_by(number: KeyNumber) -> Vec<u8> {
+    [&[NAMED], &number[..]].concat()
+}
+
+fn cipher(key: &[u8; KEY_LENGTH]) -> Arc<XChaCha20Poly1305> {
+    Arc::new(XChaCha20Poly1305::new(&Key::from(*key)))
+}
+
+/// What a sealed value calls the key that sealed it.
+pub type KeyNumber = [u8; 8];
+
+/// A key that seals, with the number that values know it by.
+#[derive(Clone)]
+pub struct RingKey {
+    number: Option<KeyNumber>,
+    cipher: Arc<XChaCha20Poly1305>,
+}
+
+impl RingKey {
+    /// A key with its number.
+    pub fn new(number: KeyNumber, key: &[u8; KEY_LENGTH]) -> Self {
+        Self { number: Some(number), cipher: cipher(key) }
+    }
+
+    /// The number.
+    pub fn number(&self) -> Option<KeyNumber> {
+        self.number
     }
 }
 
-/// Seals and opens secrets under one key.
+/// The keys that there are: one seals, and all open.
+#[derive(Clone)]
+pub struct Ring {
+    /// Counts the changes of the keys; of two rings the one with the greater number is the newer.
+    pub revision: i64,
+    /// Seals.
+    pub active: RingKey,
+    /// Open what they sealed in their time.
+    pub retired: Vec<RingKey>,
+    /// Are gone from the database.  What was read just before it still opens.
+    pub dropped: Vec<RingKey>,
+}
+
+impl Ring {
+    fn all(&self) -> impl Iterator<Item = &RingKey> {
+        [&self.active].into_iter().chain(&self.retired).chain(&self.dropped)
+    }
+
+    /// The key with this number.
+    pub fn find(&self, number: KeyNumber) -> Option<&RingKey> {
+        self.all().find(|key| key.number == Some(number))
+    }
+}
+
+/// The master keys that may be the right one, each time anew: one may be replaced while the server runs.
+pub trait MasterKeys: Send + Sync + 'static {
+    /// The keys, the likeliest first.
+    ///
+    /// # Errors
+    /// When one can not be read.
+    fn candidates(&self) -> Result<Vec<Zeroizing<[u8; KEY_LENGTH]>>>;
+
+    /// This one is the right one.
+    fn opened(&self, _key: &[u8; KEY_LENGTH]) {}
+}
+
+impl MasterKeys for [u8; KEY_LENGTH] {
+    fn candidates(&self) -> Result<Vec<Zeroizing<[u8; KEY_LENGTH]>>> {
+        Ok(vec![Zeroizing::new(*self)])
+    }
+}
+
+/// Seals and opens secrets, under one key or under those of a ring.
 #[derive(Clone)]
 pub struct Sealer {
-    cipher: Arc<XChaCha20Poly1305>,
+    ring: Arc<ArcSwap<Ring>>,
+    masters: Option<Arc<dyn MasterKeys>>,
     random: SharedRandom,
 }
 
 impl Sealer {
-    /// A sealer with this key.
+    /// A sealer with this key, whose values do not name it.
     pub fn new(key: &[u8; KEY_LENGTH], random: SharedRandom) -> Self {
-        Self { cipher: Arc::new(XChaCha20Poly1305::new(&Key::from(*key))), random }
+        let active = RingKey { number: None, cipher: cipher(key) };
+        let ring = Ring { revision: 0, active, retired: Vec::new(), dropped: Vec::new() };
+        Self { ring: Arc::new(ArcSwap::from_pointee(ring)), masters: None, random }
     }
 
-    /// Encrypts `plain` for this place: a version byte, the nonce, the ciphertext.
+    /// A sealer with the keys of a ring, which these master keys unwrap.
+    pub fn with_ring(ring: Ring, masters: Arc<dyn MasterKeys>, random: SharedRandom) -> Self {
+        Self { ring: Arc::new(ArcSwap::from_pointee(ring)), masters: Some(masters), random }
+    }
+
+    /// The keys now.
+    pub fn ring(&self) -> Arc<Ring> {
+        self.ring.load_full()
+    }
+
+    /// Takes the keys of a newer ring, here and in every clone; an older one changes nothing.
+    pub fn renew(&self, ring: Ring) {
+        let ring = Arc::new(ring);
+        self.ring.rcu(|known| if known.revision >= ring.revision { known.clone() } else { ring.clone() });
+    }
+
+    /// What unwraps the keys of the ring; `None` for a sealer with one key.
+    pub fn masters(&self) -> Option<&Arc<dyn MasterKeys>> {
+        self.masters.as_ref()
+    }
+
+    /// Where its nonces come from.
+    pub fn random(&self) -> SharedRandom {
+        self.random.clone()
+    }
+
+    /// Whether the key that seals now sealed this.
+    pub fn is_current(&self, sealed: &[u8]) -> bool {
+        self.ring.load().active.number.is_some_and(|number| sealed.starts_with(&named_by(number)))
+    }
+
+    /// Encrypts `plain` for this place.
     pub fn seal(&self, place: Place<'_>, plain: &[u8]) -> Result<Vec<u8>> {
+        let key = self.ring.load().active.clone();
         let mut nonce = [0; NONCE_LENGTH];
         self.random.fill(&mut nonce);
-        let associated = place.associated_data();
-        let payload = Payload { msg: plain, aad: associated.as_bytes() };
-        let sealed = self
+        let mut out = key.number.map_or_else(|| vec![UNNAMED], named_by);
+        let associated = associated_data(place, &out);
+        let payload = Payload { msg: plain, aad: &associated };
+        let sealed = key
             .cipher
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| Error::internal("sealing a secret failed"))?;
-        let mut out = Vec::with_capacity(1 + NONCE_LENGTH + sealed.len());
-        out.push(VERSION);
+        out.reserve(NONCE_LENGTH + sealed.len());
         out.extend_from_slice(&nonce);
         out.extend_from_slice(&sealed);
         Ok(out)
@@ -114,14 +229,24 @@ impl Sealer {
     pub fn open(&self, place: Place<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
         let failed =
             || Error::internal(format!("the secret in {}.{} does not open", place.table, place.column));
-        let (version, rest) = sealed.split_first().ok_or_else(failed)?;
+        let ring = self.ring.load();
+        let (head, keys): (_, Vec<&RingKey>) = match sealed.first() {
+            // Made before values named their key: there are few, and the wrong ones do not open it.
+            Some(&UNNAMED) => (1, ring.all().collect()),
+            Some(&NAMED) => {
+                let (_, rest) = sealed.split_first().ok_or_else(failed)?;
+                let number = rest.first_chunk().ok_or_else(failed)?;
+                (1 + number.len(), ring.find(*number).into_iter().collect())
+            }
+            _ => return Err(failed()),
+        };
+        let (head, rest) = sealed.split_at(head);
         let (nonce, ciphertext) = rest.split_first_chunk::<NONCE_LENGTH>().ok_or_else(failed)?;
-        if *version != VERSION {
-            return Err(failed());
-        }
-        let associated = place.associated_data();
-        let payload = Payload { msg: ciphertext, aad: associated.as_bytes() };
-        self.cipher.decrypt(&XNonce::from(*nonce), payload).map(Zeroizing::new).map_err(|_| failed())
+        let associated = associated_data(place, head);
+        let open = |key: &RingKey| {
+            key.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: ciphertext, aad: &associated }).ok()
+        };
+        keys.into_iter().find_map(open).map(Zeroizing::new).ok_or_else(failed)
     }
 
     /// Opens a sealed text.
@@ -158,6 +283,45 @@ mod tests {
         assert!(sealer.open(here, &[]).is_err());
         let other = Sealer::new(&[8; KEY_LENGTH], Arc::new(SystemRandom));
         assert!(other.open(here, &sealed).is_err());
+    }
+
+    fn ring(revision: i64, active: u8, retired: &[u8]) -> Ring {
+        let key = |of: u8| RingKey::new([of; 8], &[of; KEY_LENGTH]);
+        let retired = retired.iter().map(|&of| key(of)).collect();
+        Ring { revision, active: key(active), retired, dropped: Vec::new() }
+    }
+
+    #[test]
+    fn a_ring_seals_under_its_active_key_and_opens_under_all() {
+        let random: SharedRandom = Arc::new(SystemRandom);
+        let here = Place { table: "webhooks", column: "secret", row: "wh_1" };
+        let unnamed = Sealer::new(&[1; KEY_LENGTH], random.clone()).seal(here, b"a").unwrap();
+        let sealer = Sealer::with_ring(ring(1, 1, &[]), Arc::new([0; KEY_LENGTH]), random);
+        let first = sealer.seal(here, b"b").unwrap();
+        assert!(first.starts_with(&named_by([1; 8])));
+        assert!(sealer.is_current(&first) && !sealer.is_current(&unnamed));
+
+        let clone = sealer.clone();
+        sealer.renew(ring(2, 2, &[1]));
+        let second = clone.seal(here, b"c").unwrap();
+        assert!(second.starts_with(&named_by([2; 8])), "a clone knows it too");
+        for (sealed, plain) in [(&unnamed, b"a"), (&first, b"b"), (&second, b"c")] {
+            assert_eq!(&*clone.open(here, sealed).unwrap(), plain);
+        }
+        for at in 0..second.len() {
+            let mut bent = second.clone();
+            bent[at] ^= 1;
+            assert!(sealer.open(here, &bent).is_err(), "byte {at}");
+            assert!(sealer.open(here, &second[..at]).is_err(), "{at} bytes");
+        }
+        let mut renamed = first.clone();
+        renamed[1..9].copy_from_slice(&[2; 8]);
+        assert!(sealer.open(here, &renamed).is_err(), "a key's number is authenticated");
+
+        sealer.renew(ring(1, 1, &[]));
+        assert!(sealer.is_current(&second), "an older ring changes nothing");
+        sealer.renew(ring(3, 2, &[]));
+        assert!(sealer.open(here, &first).is_err() && sealer.open(here, &second).is_ok());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod real_postfix;
 mod request_limits;
 mod retention;
 mod routes;
+mod secrets;
 mod settings;
 mod settings_effects;
 mod settings_given;

@@ -1,19 +1,13 @@
-//! The files of the data folder: the master key, and the lock on the embedded database.
+//! The files of the data folder: how private ones are written, and the lock on the embedded database.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
-
 use crate::config::Config;
 use crate::db::Target;
 use crate::error::{Error, Kind, Result};
-use crate::secret::{KEY_LENGTH, Random, SharedRandom, SystemRandom};
-
-const MASTER_KEY_FILE: &str = "master.key";
+use crate::secret::{Random, SystemRandom};
 
 /// Keeps other servers away from the embedded database, until it is dropped or the process ends in any way.
 pub(super) struct Lock(File);
@@ -53,45 +47,13 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Lock>> {
     }
 }
 
-fn make_folder(path: &Path) -> Result<()> {
+pub(super) fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .map_err(|error| Error::unavailable(format!("the folder {} can not be made", path.display()), error))
 }
 
-/// The master key: given, or in the file `master.key`, which is made at the first start.
-///
-/// # Errors
-/// `INVALID_ARGUMENT` when it is not base64 of 32 bytes.
-pub fn master_key(config: &Config, random: &SharedRandom) -> Result<Zeroizing<[u8; KEY_LENGTH]>> {
-    if let Some(given) = &config.master_key {
-        return decode(given.reveal(), "SWITCHBOARD_MASTER_KEY");
-    }
-    let path = config.data.join(MASTER_KEY_FILE);
-    if let Ok(text) = fs::read_to_string(&path).map(Zeroizing::new) {
-        return decode(&text, MASTER_KEY_FILE);
-    }
-    make_folder(&config.data)?;
-    let mut key = Zeroizing::new([0; KEY_LENGTH]);
-    random.fill(&mut *key);
-    let text = Zeroizing::new(STANDARD.encode(*key));
-    match write_private(&path, text.as_bytes()) {
-        Ok(()) => {
-            tracing::warn!(file = %path.display(), "a master key was made: back it up, secrets can not be opened without it");
-            Ok(key)
-        }
-        // Another process has just made it.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let text = Zeroizing::new(fs::read_to_string(&path).map_err(Error::internal)?);
-            decode(&text, MASTER_KEY_FILE)
-        }
-        Err(error) => {
-            Err(Error::unavailable(format!("the master key can not be kept in {}", path.display()), error))
-        }
-    }
-}
-
 /// Writes a file that only its owner can read, whole and durable, or not at all.
-fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut suffix = [0; 8];
     SystemRandom.fill(&mut suffix);
@@ -106,10 +68,4 @@ fn write_private(path: &Path, content: &[u8]) -> std::io::Result<()> {
         File::open(folder)?.sync_all()?;
     }
     linked
-}
-
-fn decode(text: &str, origin: &str) -> Result<Zeroizing<[u8; KEY_LENGTH]>> {
-    let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new).ok();
-    let key = bytes.and_then(|bytes| <[u8; KEY_LENGTH]>::try_from(bytes.as_slice()).ok());
-    key.map(Zeroizing::new).ok_or_else(|| Error::field(origin, "must be the base64 form of 32 bytes"))
 }

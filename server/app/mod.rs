@@ -4,6 +4,7 @@ mod files;
 mod follow;
 mod keys;
 mod mail;
+mod master;
 mod retention;
 mod security;
 mod webhooks;
@@ -24,7 +25,7 @@ use crate::rpc::server;
 use crate::secret::{SecretText, SharedRandom, SystemRandom};
 use crate::webhook::guard::{Lookup, SystemLookup};
 
-pub use files::master_key;
+pub use master::{NewMaster, Swapped, rotate_master, warn_of_readers};
 pub use wire::{Ground, Wired};
 
 /// What the server gets from the machine, so that tests can give it something else.

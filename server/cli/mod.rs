@@ -8,6 +8,7 @@ mod migrate;
 mod options;
 mod output;
 mod remote;
+mod secrets;
 mod serve;
 mod settings;
 mod test_email;
@@ -43,6 +44,9 @@ enum Verb {
     /// Verify the audit log, or print it.
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// Look after the keys that secrets are sealed under.
+    #[command(subcommand)]
+    Secrets(secrets::Verb),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
             Verb::Key(verb) => exit(key::run(verb).await),
             Verb::Settings(verb) => exit(settings::run(verb).await),
             Verb::Audit(verb) => audit::run(verb).await,
+            Verb::Secrets(verb) => exit(secrets::run(verb).await),
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

@@ -26,6 +26,7 @@ impl DatabaseOptions {
         let mut config = Config::local(self.data.clone());
         config.database = config::database(self.database_url.as_deref(), &self.data)?;
         config.master_key = secret("SWITCHBOARD_MASTER_KEY")?;
+        config.new_master_key = secret("SWITCHBOARD_NEW_MASTER_KEY")?;
         Ok(config)
     }
 }
@@ -41,6 +42,7 @@ pub(super) fn secret(name: &str) -> Result<Option<SecretText>> {
     match std::env::var_os(format!("{name}_FILE")) {
         None => Ok(None),
         Some(path) => {
+            crate::app::warn_of_readers(Path::new(&path));
             let text = std::fs::read_to_string(Path::new(&path))
                 .map_err(|error| Error::field(format!("{name}_FILE"), format!("can not be read: {error}")))?;
             Ok(Some(SecretText::new(text.trim())))

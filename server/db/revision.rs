@@ -25,6 +25,9 @@ pub const TEMPLATES: &str = "templates";
 /// Subjects whose events were erased.
 pub const ERASURES: &str = "erasures";
 
+/// Keys that seal secrets.
+pub const DATA_KEYS: &str = "data_keys";
+
 /// The key of the advisory lock, any number that nothing else uses.
 const LOCK: i64 = 0x7377_6272_6401;
 
@@ -35,7 +38,7 @@ pub async fn current(conn: &mut Conn, name: &str) -> Result<i64> {
 }
 
 /// Keeps other changes and the publishes of all nodes out until the transaction ends; SQLite's one writer needs no lock.
-async fn lock(conn: &mut Conn) -> Result<()> {
+pub(super) async fn lock(conn: &mut Conn) -> Result<()> {
     match conn {
         Conn::Postgres(_) => execute(conn, &format!("SELECT pg_advisory_xact_lock({LOCK})")).await,
         Conn::Sqlite(_) => Ok(()),

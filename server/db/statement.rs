@@ -34,6 +34,7 @@ pub enum Bind<'a> {
     Instants(Vec<Timestamp>),
     NullableInstant(Option<Timestamp>),
     NullableInstants(Vec<Option<Timestamp>>),
+    Binary(&'a [u8]),
     Binaries(Vec<&'a [u8]>),
 }
 
@@ -74,6 +75,7 @@ impl QueryFragment<Pg> for Statement<'_> {
                 Bind::Instants(v) => pass.push_bind_param::<Array<Instant>, _>(v)?,
                 Bind::NullableInstant(v) => pass.push_bind_param::<Nullable<Instant>, _>(v)?,
                 Bind::NullableInstants(v) => pass.push_bind_param::<Array<Nullable<Instant>>, _>(v)?,
+                Bind::Binary(v) => pass.push_bind_param::<Binary, _>(v)?,
                 Bind::Binaries(v) => pass.push_bind_param::<Array<Binary>, _>(v)?,
             }
             pass.push_sql(part);
@@ -96,6 +98,7 @@ impl QueryFragment<Sqlite> for Statement<'_> {
                 Bind::Text(v) => pass.push_bind_param::<Text, _>(v)?,
                 Bind::NullableText(v) => pass.push_bind_param::<Nullable<Text>, _>(v)?,
                 Bind::NullableInstant(v) => pass.push_bind_param::<Nullable<Instant>, _>(v)?,
+                Bind::Binary(v) => pass.push_bind_param::<Binary, _>(v)?,
                 arrays => {
                     let what = format!("SQLite has no arrays: {arrays:?}");
                     return Err(diesel::result::Error::QueryBuilderError(what.into()));

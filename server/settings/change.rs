@@ -16,7 +16,7 @@ use super::values::{self, Values};
 use crate::audit;
 use crate::audit::Recorder;
 use crate::clock::Timestamp;
-use crate::db::{Conn, revision};
+use crate::db::{Conn, keyring, revision};
 use crate::error::{Error, Kind, Result, Violations};
 use crate::secret::{Sealer, SecretText};
 
@@ -129,6 +129,7 @@ impl SettingsService {
                 if terms.expected.is_some_and(|expected| expected != current) {
                     return Err(Error::etag_mismatch(current.to_string()));
                 }
+                keyring::refresh(conn, &rules.sealer).await?;
                 let wanted = plan(conn, current).await?;
                 rules.require_free(&wanted)?;
                 let rows = store::all(conn).await?;

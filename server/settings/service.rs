@@ -16,7 +16,7 @@ use super::store;
 use super::values::Values;
 use crate::audit::Recorder;
 use crate::clock::SharedClock;
-use crate::db::keyring::Keyring;
+use crate::db::keyring::{self, Keyring};
 use crate::db::{Db, revision};
 use crate::error::{Error, Result, Violations};
 use crate::rpc::page::Page;
@@ -177,6 +177,7 @@ impl SettingsService {
             return Ok(());
         }
         let rows = store::all(&mut conn).await?;
+        keyring::refresh(&mut conn, &self.rules.sealer).await?;
         let values = Values::resolve(revision, &self.rules.pins, rows, &self.rules.sealer)?;
         // Two reads may overlap; the older one must not win.
         let followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);

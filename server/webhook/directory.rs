@@ -21,7 +21,7 @@ use super::secret::Key;
 use super::signature::Signer;
 use super::store;
 use super::trust::Trust;
-use crate::db::{Conn, revision};
+use crate::db::{Conn, keyring, revision};
 use crate::delivery::Batching;
 use crate::error::Result;
 use crate::event::pattern::Pattern;
@@ -143,6 +143,7 @@ impl Directory {
         }
         let rows = store::all(conn).await?;
         let mut former = rotation::store::all(conn).await?;
+        keyring::refresh(conn, &self.sealer).await?;
         let by_age: Vec<_> = rows
             .into_iter()
             .filter_map(|(webhook, sealed, client_key)| {

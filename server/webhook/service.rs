@@ -24,7 +24,7 @@ pub use super::store::RetryFilter;
 use super::trust::{self, KeyChange};
 use crate::audit::{Change, Recorder};
 use crate::clock::SharedClock;
-use crate::db::{Conn, Db, revision};
+use crate::db::{Conn, Db, keyring, revision};
 use crate::delivery::Engine;
 use crate::error::{Error, Result, Violations};
 use crate::event::pattern::Pattern;
@@ -143,12 +143,12 @@ impl WebhookService {
         if validate_only {
             return Ok((webhook, SecretText::default()));
         }
-        let sealed = self.sealer.seal(secret_place(&webhook.id), secret.reveal().as_bytes())?;
-        let (sealer, audit) = (self.sealer.clone(), self.audit.clone());
+        let (sealer, kept, audit) = (self.sealer.clone(), secret.clone(), self.audit.clone());
         let after = audited::fields_with(&webhook, &audit, "secret", &secret);
         let webhook = self
             .changed(move |conn| {
                 Box::pin(async move {
+                    let sealed = sealer.seal(secret_place(&webhook.id), kept.reveal().as_bytes())?;
                     store::insert(conn, &webhook, sealed).await?;
                     pull::mode_changed(conn, None, &webhook).await?;
                     client_key.apply(conn, &webhook.id, &sealer).await?;
@@ -282,7 +282,14 @@ impl WebhookService {
         R: Send + 'static,
         F: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<R>> + Send + 'static,
     {
-        let done = revision::change(&self.db, revision::SUBSCRIPTIONS, work).await?;
+        let sealer = self.sealer.clone();
+        let done = revision::change(&self.db, revision::SUBSCRIPTIONS, move |conn| {
+            Box::pin(async move {
+                keyring::refresh(conn, &sealer).await?;
+                work(conn).await
+            })
+        })
+        .await?;
         // The change is made: that it can not be read at once must not be told as if it were not.  The next publish
         // compares the revision anyway.
         let refreshed = async { self.directory.refresh(&mut self.db.reader().await?).await };

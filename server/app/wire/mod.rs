@@ -2,7 +2,7 @@
 
 mod router;
 
-use super::{Machine, Stops, files, follow, keys as api_keys, mail, retention, security, webhooks};
+use super::{Machine, Stops, follow, keys as api_keys, mail, master, retention, security, webhooks};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::audit::Recorder;
@@ -64,13 +64,13 @@ pub struct Ground {
 impl Ground {
     /// Opens the database, brings it up to date and opens its keys.
     pub async fn open(config: &Config, machine: Machine) -> Result<Self> {
-        let master = files::master_key(config, &machine.random)?;
+        let masters = master::of(config, &machine.random)?;
         let db = Db::open(&config.database).await?;
         for migration in db.migrate().await? {
             tracing::info!(migration, "the database was brought up to date");
         }
         let ids = Arc::new(IdGenerator::new(machine.clock.clone(), machine.random.clone()));
-        let keyring = Keyring::open(&db, &master, &machine.random, &ids, machine.clock.now()).await?;
+        let keyring = Keyring::open(&db, &masters, &machine.random, &ids, machine.clock.now()).await?;
         let audit = Recorder::open(&db, &keyring.audit_mac, machine.clock.clone()).await?;
         Ok(Self { db, keyring, audit, machine, ids })
     }

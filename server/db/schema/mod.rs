@@ -237,6 +237,7 @@ diesel::table! {
         purpose -> Text,
         wrapped -> Binary,
         created_at -> Instant,
+        retired_at -> Nullable<Instant>,
     }
 }
 
