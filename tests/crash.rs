@@ -58,14 +58,15 @@ macro_rules! on_both_databases {
 }
 
 /// What outlives a process: its folder, its database, its admin key.
-struct Ground {
+pub struct Ground {
     folder: tempfile::TempDir,
     database: Option<String>,
     key: String,
 }
 
 impl Ground {
-    async fn new(backend: Backend) -> Self {
+    /// An empty one.
+    pub async fn new(backend: Backend) -> Self {
         let database = match backend {
             Backend::Sqlite => None,
             Backend::Postgres => Some(postgres::fresh_database().await),
@@ -78,15 +79,17 @@ impl Ground {
         self.folder.path().join("log")
     }
 
-    async fn start(&self) -> Process {
+    /// Starts a server on it.
+    pub async fn start(&self) -> Process {
         Process::start(self).await
     }
 }
 
 /// A running server that is a process of its own.
-struct Process {
+pub struct Process {
     child: Child,
-    client: Client,
+    /// A client with the admin key.
+    pub client: Client,
     // Ends the process with this one, however this one ends.
     _watchdog: Watchdog,
 }
@@ -128,12 +131,12 @@ impl Process {
     }
 
     /// As `kill -9` does.
-    async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
     /// As `kill` does, and systemd; answers when the process has drained and ended.
-    async fn terminate(mut self) -> std::process::ExitStatus {
+    pub async fn terminate(mut self) -> std::process::ExitStatus {
         let id = self.child.id().expect("the process runs").to_string();
         tools::run("sh", ["-c", r#"kill -TERM "$0""#, &id], b"").await.expect_success();
         let ended = tokio::time::timeout(RECOVERY, self.child.wait()).await;

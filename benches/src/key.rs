@@ -1,4 +1,4 @@
-//! The admin key that the server is given: of the right form, and of no worth to anybody else.
+//! Keys of the right form, and of no worth to anybody: the admin key that the server is given, and as many others as are needed.
 
 /// The digits of a key's checksum.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -7,7 +7,16 @@ const SECRET: &str = "TheServerThatThisKeyOpensIsGoneInSeconds000";
 
 /// A key: `swb_`, 11 characters, `_`, 43 characters, and the checksum over all of that.
 pub fn admin_key() -> String {
-    let body = format!("swb_{PREFIX}_{SECRET}");
+    with_checksum(format!("swb_{PREFIX}_{SECRET}"))
+}
+
+/// The key with this number.
+pub fn numbered(number: u64) -> String {
+    with_checksum(format!("swb_{}{number:07}_{SECRET}", &PREFIX[..4]))
+}
+
+/// A key of everything before its checksum.
+pub fn with_checksum(body: String) -> String {
     let checksum = base62(crc32fast::hash(body.as_bytes()));
     body + &checksum
 }
@@ -32,6 +41,9 @@ mod tests {
         assert_eq!(key.len(), 4 + 11 + 1 + 43 + 6);
         assert_eq!((PREFIX.len(), SECRET.len()), (11, 43));
         assert!(key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'));
+        for key in [key, numbered(0), numbered(9_999_999)] {
+            assert!(switchboard::apikey::key::is_well_formed(&key), "{key}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod machine;
 mod mail;
 mod options;
 mod past;
+mod past_keys;
 mod post;
 mod postgres;
 mod process;

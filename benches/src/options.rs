@@ -9,8 +9,8 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "benches/run")]
 pub struct Options {
-    /// What to measure; everything but `history` and `email-memory` when none is named. The ceilings that a scenario is
-    /// held against are always measured.
+    /// What to measure; everything but `history`, `email-memory` and `keys` when none is named. The ceilings that a scenario
+    /// is held against are always measured.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
 
@@ -46,6 +46,10 @@ pub struct Options {
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     pub rows: u64,
 
+    /// How many keys there are in `keys`; with --quick 20,000.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    pub keys: u64,
+
     /// The server to measure, if it is not the one beside this program.
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,
@@ -78,6 +82,10 @@ pub enum Scenario {
     Email,
     /// The server's memory with a million mails queued.
     EmailMemory,
+    /// Verifications per second with a million keys, what each takes in memory, and what the gate costs any call.
+    Keys,
+    /// Whether the time that a key is refused in tells an unknown one from a wrong secret.
+    Timing,
 }
 
 /// Which storage the command line asks for.
@@ -114,8 +122,8 @@ impl Options {
     /// Whether this scenario is to be measured.
     pub fn wants(&self, scenario: Scenario) -> bool {
         // Minutes and gigabytes are spent only where they are asked for.
-        let unasked =
-            self.scenarios.is_empty() && ![Scenario::History, Scenario::EmailMemory].contains(&scenario);
+        let asked = [Scenario::History, Scenario::EmailMemory, Scenario::Keys];
+        let unasked = self.scenarios.is_empty() && !asked.contains(&scenario);
         unasked || self.scenarios.contains(&scenario)
     }
 
@@ -126,7 +134,9 @@ impl Options {
 
     /// Whether SQL is run beside the server.
     pub fn wants_sql(&self) -> bool {
-        self.wants(Scenario::Pending) || self.wants(Scenario::History)
+        [Scenario::Pending, Scenario::History, Scenario::Keys]
+            .into_iter()
+            .any(|scenario| self.wants(scenario))
     }
 
     /// Whether any measurement is held against the ceilings of calls and webhooks.
@@ -148,6 +158,11 @@ impl Options {
     /// How many deliveries were made before.
     pub fn rows(&self) -> u64 {
         if self.quick { self.rows.min(200_000) } else { self.rows }
+    }
+
+    /// How many keys there are.
+    pub fn keys(&self) -> u64 {
+        if self.quick { self.keys.min(20_000) } else { self.keys }
     }
 
     /// The storages to measure, in order.

@@ -6,7 +6,7 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 12] = [
+const TITLES: [(&str, &str); 14] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
@@ -19,6 +19,8 @@ const TITLES: [(&str, &str); 12] = [
     ("history", "Webhook deliveries to one endpoint on a database with a past"),
     ("email", "Mails of 4 KiB to smtp-sink over 20 connections"),
     ("email-memory", "Mails queued for tomorrow, and what the server holds for them"),
+    ("keys", "Verifications of keys, and any call behind the gate, beside the empty RPC"),
+    ("timing", "The time in which a key is refused: unknown against a wrong secret"),
 ];
 
 impl Display for Report {

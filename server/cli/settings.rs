@@ -5,8 +5,8 @@ use clap::{Args, Subcommand};
 
 use super::options::DatabaseOptions;
 use super::output;
-use crate::audit::Recorder;
 use crate::app::{Ground, Machine};
+use crate::audit::Recorder;
 use crate::error::Result;
 use crate::settings::{Given, SettingsService, Terms};
 

@@ -5,6 +5,7 @@ mod deliver;
 mod email;
 mod history;
 mod hostile;
+mod keys;
 mod latency;
 mod open_loop;
 mod ordered;
@@ -12,6 +13,7 @@ mod pending;
 mod publish;
 mod reconcile;
 mod slow_neighbour;
+mod timing;
 
 use std::collections::BTreeSet;
 
@@ -53,6 +55,13 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
     }
     if options.wants(Scenario::EmailMemory) {
         email::memory(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::Keys) {
+        keys::measure(parts, backend, report).await?;
+    }
+    // It stands on no storage: once a run is enough.
+    if options.wants(Scenario::Timing) && options.backends().first() == Some(&backend) {
+        timing::measure(parts, report).await?;
     }
     Ok(())
 }
