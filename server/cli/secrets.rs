@@ -76,7 +76,7 @@ pub(super) async fn run(verb: Verb) -> Result<()> {
 }
 
 async fn rotate_data_key(ground: &Ground, batch: usize) -> Result<()> {
-    let Ground { db, keyring, machine, ids } = ground;
+    let Ground { db, keyring, machine, ids, .. } = ground;
     let sealer = &keyring.sealer;
     output::line(match rotate::begin(db, sealer, ids.next(IdKind::DataKey), machine.clock.now()).await? {
         Beginning::Anew => "a new data key seals from now on",
