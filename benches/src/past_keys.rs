@@ -56,8 +56,13 @@ async fn mac_key(database: &Database<'_>) -> Result<MacKey> {
     if let Some(url) = database.url() {
         config.database = Target::Postgres(url);
     }
-    let ground = Ground::open(&config, Machine::default()).await.context("the keys of the database")?;
-    Ok(MacKey::new(&ground.keyring.api_key_mac))
+    // To bring a database up to date may block, and so wants more threads than the load has.
+    let opening = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let opened = runtime.context("the runtime")?.block_on(Ground::open(&config, Machine::default()));
+        Ok(MacKey::new(&opened.context("the keys of the database")?.keyring.api_key_mac))
+    });
+    opening.await.context("the keys of the database")?
 }
 
 struct Rows {
