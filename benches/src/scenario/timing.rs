@@ -49,7 +49,7 @@ pub async fn measure(parts: &Parts, report: &mut Report) -> Result<()> {
 
 async fn measure_in(folder: &Path, report: &mut Report) -> Result<()> {
     let ground =
-        Ground::open(&Config::local(folder.join("data")), Machine::default()).await.context("a database")?;
+        Ground::open(&Config::local(folder.to_owned()), Machine::default()).await.context("a database")?;
     let keys = ground.api_keys();
     let (mut wrong, mut unknown, mut malformed) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..TEXTS {
