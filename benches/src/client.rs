@@ -96,6 +96,7 @@ impl Events {
             actor: "jo.miller".to_owned(),
             subject: format!("ticket:{number}"),
             request_id: String::new(),
+            ..PublishEventRequest::default()
         }
     }
 }

@@ -116,6 +116,7 @@ async fn publish(
         data: data.to_string(),
         actor: key.created_by.clone(),
         subject: key.id.clone(),
+        topic: String::new(),
         request_id: format!("{what} {}", key.id),
     };
     match events.publish(Requester { principal: "server" }, vec![event], false).await {

@@ -282,6 +282,7 @@ mod tests {
             data: "{}".into(),
             actor: String::new(),
             subject: String::new(),
+            topic: "events".into(),
             created_at: Timestamp::default(),
         };
         Record::new(Event { position, fact: Arc::new(fact) })

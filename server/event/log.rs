@@ -103,10 +103,11 @@ pub(super) async fn append_postgres(conn: &mut PostgresWriter, events: &[Event])
         texts(|fact| &fact.data),
         texts(|fact| &fact.actor),
         texts(|fact| &fact.subject),
+        texts(|fact| &fact.topic),
         Bind::Instants(events.iter().map(|event| event.fact.created_at).collect()),
     ];
-    let sql = "INSERT INTO events (position, id, event_type, data, actor, subject, created_at)
-               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?)";
+    let sql = "INSERT INTO events (position, id, event_type, data, actor, subject, topic, created_at)
+               SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?)";
     Statement::new(sql, binds).execute(conn).await.map(drop)
 }
 
@@ -134,13 +135,14 @@ struct NewEventRow<'a> {
     data: &'a str,
     actor: &'a str,
     subject: &'a str,
+    topic: &'a str,
     created_at: Timestamp,
 }
 
 impl<'a> From<&'a Event> for NewEventRow<'a> {
     fn from(Event { position, fact }: &'a Event) -> Self {
-        let Fact { id, event_type, data, actor, subject, created_at } = &**fact;
-        Self { position: *position, id, event_type, data, actor, subject, created_at: *created_at }
+        let Fact { id, event_type, data, actor, subject, topic, created_at } = &**fact;
+        Self { position: *position, id, event_type, data, actor, subject, topic, created_at: *created_at }
     }
 }
 
@@ -154,13 +156,14 @@ pub struct EventRow {
     data: String,
     actor: String,
     subject: String,
+    topic: String,
     created_at: Timestamp,
 }
 
 impl From<EventRow> for Event {
     fn from(row: EventRow) -> Self {
-        let EventRow { position, id, event_type, data, actor, subject, created_at } = row;
-        let (id, event_type) = (id.into(), event_type.into());
-        Self { position, fact: Arc::new(Fact { id, event_type, data, actor, subject, created_at }) }
+        let EventRow { position, id, event_type, data, actor, subject, topic, created_at } = row;
+        let (id, event_type, topic) = (id.into(), event_type.into(), topic.into());
+        Self { position, fact: Arc::new(Fact { id, event_type, data, actor, subject, topic, created_at }) }
     }
 }

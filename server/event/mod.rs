@@ -5,6 +5,7 @@
 //! * The **log** ([`log`]) is the table of all events in the order of their commit; a [`cursor`] names a place in it.
 //! * A **fan-out** ([`fanout`]) is what a channel adds to a publish: the deliveries that it wants.
 //! * A **route** ([`route`]) is a rule, kept as data, that turns events into messages; channels read the routes.
+//! * A **topic** ([`topic`]) says who may see an event live.
 //! * The **registry** ([`registry`]) is the catalogue of event types, built in and the applications' own.
 //! * **Retention** ([`retention`]) removes events by their age; **erasing** removes all that is known of a subject.
 //! * The **bus** ([`bus`]) is the live end of the log, shared by all subscribers of this node.
@@ -31,6 +32,7 @@ pub mod route;
 pub mod rpc;
 mod service;
 mod store;
+pub mod topic;
 
 pub use erase::{Erased, Traces};
 pub use fanout::{Fanout, Planned};

@@ -25,6 +25,8 @@ pub struct Fact {
     pub actor: String,
     /// What it is about; may be empty.
     pub subject: String,
+    /// Who may see it live.
+    pub topic: Arc<str>,
     /// When it was accepted.
     pub created_at: Timestamp,
 }

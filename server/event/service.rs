@@ -12,6 +12,7 @@ use super::registry::Registry;
 use super::request::{RequestKey, check_request_id};
 use super::store;
 pub use super::store::{ListFilter, Outcome};
+use super::topic;
 use crate::clock::SharedClock;
 use crate::db::Db;
 use crate::db::group::Lane;
@@ -31,6 +32,7 @@ pub struct NewEvent {
     pub data: String,
     pub actor: String,
     pub subject: String,
+    pub topic: String,
     pub request_id: String,
 }
 
@@ -93,8 +95,10 @@ impl EventService {
         violations.finish()?;
         let now = self.clock.now();
         let key = |event: &NewEvent| {
-            let parts =
-                [&event.event_type, &event.data, &event.actor, &event.subject].map(|part| part.as_bytes());
+            // A topic counts when there is one, so that requests from before there were topics are known again.
+            let mut parts = vec![&event.event_type, &event.data, &event.actor, &event.subject];
+            parts.extend((!event.topic.is_empty()).then_some(&event.topic));
+            let parts: Vec<_> = parts.into_iter().map(String::as_bytes).collect();
             RequestKey::new(requester.principal, &event.request_id, "PublishEvent", &parts)
         };
         let keys = events.iter().map(key).collect();
@@ -106,6 +110,7 @@ impl EventService {
                 data,
                 actor: event.actor,
                 subject: event.subject,
+                topic: if event.topic.is_empty() { topic::DEFAULT.into() } else { event.topic.into() },
                 created_at: now,
             })
         };
@@ -121,6 +126,9 @@ impl EventService {
         let data_ok = violations.check(&path("data"), model::check_data(data)).is_some();
         model::check_text(violations, &path("actor"), &event.actor);
         model::check_text(violations, &path("subject"), &event.subject);
+        if !event.topic.is_empty() {
+            violations.check(&path("topic"), topic::check(&event.topic));
+        }
         check_request_id(violations, &path("request_id"), &event.request_id);
         if type_ok && data_ok {
             self.registry.check(&event.event_type, data, violations, path);

@@ -21,6 +21,8 @@ pub struct ListFilter {
     pub patterns: Vec<Pattern>,
     /// Events with this subject; empty means all.
     pub subject: String,
+    /// Events of this topic; empty means all.
+    pub topic: String,
     /// Events accepted at or after this time.
     pub created_after: Option<Timestamp>,
     /// Events accepted before this time.
@@ -54,6 +56,9 @@ pub async fn list(conn: &mut Conn, filter: &ListFilter, limit: i64) -> Result<Ve
             }
             if !filter.subject.is_empty() {
                 query = query.filter(events::subject.eq(&filter.subject));
+            }
+            if !filter.topic.is_empty() {
+                query = query.filter(events::topic.eq(&filter.topic));
             }
             if let Some(after) = filter.created_after {
                 query = query.filter(events::created_at.ge(after));

@@ -71,6 +71,7 @@ mod tests {
             data: "{\"a\":\"ä\"}".into(),
             actor: "jo".into(),
             subject: "ticket:1".into(),
+            topic: "events".into(),
             created_at: Timestamp::from_micros(1_500_000),
         };
         let record = Record { event: Event { position: 7, fact: Arc::new(fact) }, encoded: OnceLock::new() };

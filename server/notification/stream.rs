@@ -97,6 +97,8 @@ impl Stream {
             heartbeat_interval: Some(duration(heartbeat)),
             resumed: cursor.is_some() && gap.is_none(),
             server_time: Some(timestamp(source.clock.now())),
+            max_filters: FILTER_LIMIT as i32,
+            ..Opened::default()
         };
         let mut first = Frame::at(Cursor { epoch: source.bus.epoch(), position }).opened(&opened);
         if let Some(reason) = gap {

@@ -7,16 +7,36 @@ use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
 use super::admission::quota::Standing;
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::scope;
 
-/// The holder of a valid key.
+/// The holder of a valid key or token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The key's id.
+    /// The key's id; of a user, the id of the key that made the token, or what stands for the identity provider.
     pub key_id: Arc<str>,
     /// What it may do.
     pub scopes: Arc<[String]>,
+    /// The user, when the caller is one and not an application.
+    pub user: Option<Arc<User>>,
+}
+
+/// A user, as a token names them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Who.
+    pub id: String,
+    /// What people call them; may be empty.
+    pub name: String,
+    /// The topics that they may see beside their own and everybody's: patterns.
+    pub topics: Vec<String>,
+    /// The event types that they may see: patterns; empty means all.
+    pub event_types: Vec<String>,
+    /// When the token was made.
+    pub issued_at: Timestamp,
+    /// When the token ends.
+    pub expires_at: Timestamp,
 }
 
 impl Principal {

@@ -23,7 +23,7 @@ pub mod server;
 pub mod status;
 mod web;
 
-pub use auth::{Authenticate, Principal};
+pub use auth::{Authenticate, Principal, User};
 
 use std::sync::Arc;
 

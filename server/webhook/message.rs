@@ -109,6 +109,7 @@ mod tests {
             data: r#"{ "big": 12345678901234567890,"a":1.0 }"#.into(),
             actor: String::new(),
             subject: String::new(),
+            topic: "events".into(),
             created_at: Timestamp::from_micros(1_763_893_800_000_000),
         }
     }

@@ -118,6 +118,7 @@ impl WebhookService {
             data: sample,
             actor: String::new(),
             subject: String::new(),
+            topic: crate::event::topic::DEFAULT.into(),
             created_at: self.clock.now(),
         };
         let (started_at, stopwatch) = (self.clock.now(), Stopwatch::start());

@@ -272,7 +272,7 @@ pub(super) async fn insert_waiting(conn: &mut Conn, rows: Vec<NewDelivery>) -> R
     order::store::release(conn, sequences, now).await
 }
 
-type FactRow = (String, String, String, String, String, String, Timestamp);
+type FactRow = (String, String, String, String, String, String, String, Timestamp);
 
 /// The events of deliveries.
 pub(super) async fn load_facts(conn: &mut Conn, ids: Vec<String>) -> Result<Vec<(String, Arc<Fact>)>> {
@@ -286,12 +286,13 @@ pub(super) async fn load_facts(conn: &mut Conn, ids: Vec<String>) -> Result<Vec<
             events::data,
             events::actor,
             events::subject,
+            events::topic,
             events::created_at,
         ));
     let rows: Vec<FactRow> = on!(conn, |c| query.load(c).await)?;
-    let fact = |(delivery, id, event_type, data, actor, subject, created_at): FactRow| {
-        let (id, event_type) = (id.into(), event_type.into());
-        (delivery, Arc::new(Fact { id, event_type, data, actor, subject, created_at }))
+    let fact = |(delivery, id, event_type, data, actor, subject, topic, created_at): FactRow| {
+        let (id, event_type, topic) = (id.into(), event_type.into(), topic.into());
+        (delivery, Arc::new(Fact { id, event_type, data, actor, subject, topic, created_at }))
     };
     Ok(rows.into_iter().map(fact).collect())
 }

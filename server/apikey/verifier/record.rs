@@ -57,7 +57,7 @@ pub(super) fn unknown() -> Record {
         revoked: true,
         disabled: false,
         kind: KeyKind::Live,
-        principal: Principal { key_id: "".into(), scopes: Arc::new([]) },
+        principal: Principal { key_id: "".into(), scopes: Arc::new([]), user: None },
         expires_at: Timestamp::default(),
         about: "".into(),
         used: AtomicI64::new(0),
@@ -84,7 +84,7 @@ impl Record {
             revoked: !key.active,
             disabled: key.disabled,
             kind: key.kind,
-            principal: Principal { key_id: key.id.into(), scopes },
+            principal: Principal { key_id: key.id.into(), scopes, user: None },
             expires_at: key.expires_at,
             about: about.into(),
             used,
@@ -152,7 +152,7 @@ impl Bounds {
 pub(super) fn sample(number: u64, scopes: Arc<[String]>) -> Record {
     let key_id = format!("key_01jd{number:022}").into();
     let about = format!("user {number:08}").into();
-    let principal = Principal { key_id, scopes };
+    let principal = Principal { key_id, scopes, user: None };
     Record { exists: true, revoked: false, principal, about, ..unknown() }
 }
 

@@ -34,6 +34,7 @@ diesel::table! {
         data -> Text,
         actor -> Text,
         subject -> Text,
+        topic -> Text,
         created_at -> Instant,
     }
 }

@@ -96,6 +96,7 @@ mod tests {
             data: data.into(),
             actor: "jo".into(),
             subject: String::new(),
+            topic: "events".into(),
             created_at: Timestamp::from_micros(0),
         };
         Scope::new(&fact, &Value::from(Serde(serde_json::json!({"site_url": "https://example.com"}))))

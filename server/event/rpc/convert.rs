@@ -19,6 +19,8 @@ pub fn event(event: &Event, epoch: i64) -> pb::Event {
         subject: fact.subject.clone(),
         create_time: Some(timestamp(fact.created_at)),
         cursor: Cursor { epoch, position: event.position }.encode(),
+        topic: fact.topic.to_string(),
+        collapse_key: String::new(),
     }
 }
 

@@ -95,11 +95,18 @@ impl pb::event_service_server::EventService for EventRpc {
             "events",
             request.page_size,
             &request.page_token,
-            &[&request.event_types, &request.subject, &request.created_after, &request.created_before],
+            &[
+                &request.event_types,
+                &request.subject,
+                &request.topic,
+                &request.created_after,
+                &request.created_before,
+            ],
         )?;
         let filter = ListFilter {
             patterns: Vec::new(),
             subject: request.subject,
+            topic: request.topic,
             created_after: request.created_after.map(from_timestamp),
             created_before: request.created_before.map(from_timestamp),
             before: page.after.as_ref().and_then(|key| key.parse().ok()),
@@ -185,8 +192,8 @@ fn change(event_type: pb::EventType, mask: &Mask) -> ServerResult<TypeChange> {
 
 impl From<pb::PublishEventRequest> for NewEvent {
     fn from(request: pb::PublishEventRequest) -> Self {
-        let pb::PublishEventRequest { event_type, data, actor, subject, request_id } = request;
-        Self { event_type, data, actor, subject, request_id }
+        let pb::PublishEventRequest { event_type, data, actor, subject, request_id, topic, .. } = request;
+        Self { event_type, data, actor, subject, topic, request_id }
     }
 }
 

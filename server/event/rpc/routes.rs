@@ -109,6 +109,7 @@ impl pb::route_service_server::RouteService for RouteRpc {
             data: if event.data.is_empty() { "{}".into() } else { event.data },
             actor: event.actor,
             subject: event.subject,
+            topic: event.topic.into(),
             created_at: self.events.clock.now(),
         };
         let Trial { matched, explanation, recipients, variables } =

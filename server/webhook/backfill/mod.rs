@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::{Result, Violations};
 use crate::event::Fact;
 use crate::event::pattern::Pattern;
+use crate::event::topic;
 use crate::id::{Kind as IdKind, lower_bound};
 
 /// How many events are looked at in one transaction.
@@ -138,7 +139,8 @@ impl From<PastEvent> for Fact {
     fn from(event: PastEvent) -> Self {
         let PastEvent { id, event_type, position: _, actor, subject, created_at } = event;
         let (id, event_type) = (id.into(), event_type.into());
-        Self { id, event_type, data: String::new(), actor, subject, created_at }
+        let topic = topic::DEFAULT.into();
+        Self { id, event_type, data: String::new(), actor, subject, topic, created_at }
     }
 }
 

@@ -97,6 +97,7 @@ pub(super) async fn publish_all(
             data,
             actor: SERVER.into(),
             subject: webhook_id,
+            topic: crate::event::topic::DEFAULT.into(),
             created_at: now,
         });
         let published = publishes.write(PublishWrite { facts: vec![fact], keys: vec![key] }).await?;

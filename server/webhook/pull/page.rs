@@ -82,6 +82,7 @@ mod tests {
             data: "x".repeat(bytes),
             actor: String::new(),
             subject: String::new(),
+            topic: "events".into(),
             created_at: Timestamp::default(),
         };
         Arc::new(Record { event: Event { position, fact: Arc::new(fact) }, encoded: OnceLock::new() })

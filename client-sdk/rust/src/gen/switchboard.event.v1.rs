@@ -20,9 +20,15 @@ pub struct Event {
     /// When it was accepted.
     #[prost(message, optional, tag = "6")]
     pub create_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Its place in the live log: a subscriber that resumes from here gets what came after it.
+    /// Its place in the live log: a subscriber that resumes from here gets what came after it. Empty for an ephemeral event.
     #[prost(string, tag = "7")]
     pub cursor: ::prost::alloc::string::String,
+    /// Who may see it live: the subscribers of this topic.
+    #[prost(string, tag = "8")]
+    pub topic: ::prost::alloc::string::String,
+    /// Of ephemeral events of one topic with the same key, only the newest counts.
+    #[prost(string, tag = "9")]
+    pub collapse_key: ::prost::alloc::string::String,
 }
 /// What PublishEvent takes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -43,6 +49,19 @@ pub struct PublishEventRequest {
     /// nothing; with another request it is refused. At most 128 characters.
     #[prost(string, tag = "5")]
     pub request_id: ::prost::alloc::string::String,
+    /// Who may see it live: the subscribers of this topic. Words joined by `:`, at most 128 characters, such as `chat:9`.
+    /// `user:<id>` is the topic of one user, `broadcast` that of all. Empty means `events`, which no user's token has by
+    /// itself. Webhooks and routes look at types and take an event whatever its topic.
+    #[prost(string, tag = "6")]
+    pub topic: ::prost::alloc::string::String,
+    /// Tells live subscribers only, those who are there at this moment: the event is not kept, has no place in the log,
+    /// goes to no webhook and by no route. For what is soon replaced, such as numbers on a dashboard or who is typing.
+    #[prost(bool, tag = "7")]
+    pub ephemeral: bool,
+    /// Of ephemeral events of one topic with the same key, a subscriber who is behind gets the newest only, and one who
+    /// asks for a snapshot begins with it. At most 128 characters.
+    #[prost(string, tag = "8")]
+    pub collapse_key: ::prost::alloc::string::String,
 }
 /// What PublishEvent answers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -50,7 +69,7 @@ pub struct PublishEventResponse {
     /// The event's id: `webhook-id` of every delivery it causes.
     #[prost(string, tag = "1")]
     pub event_id: ::prost::alloc::string::String,
-    /// Its place in the live log.
+    /// Its place in the live log. Empty for an ephemeral event.
     #[prost(string, tag = "2")]
     pub cursor: ::prost::alloc::string::String,
     /// When it was accepted.
@@ -143,6 +162,9 @@ pub struct ListEventsRequest {
     /// `next_page_token` of the page before, with the same filters.
     #[prost(string, tag = "6")]
     pub page_token: ::prost::alloc::string::String,
+    /// Only events of this topic. Empty means all.
+    #[prost(string, tag = "7")]
+    pub topic: ::prost::alloc::string::String,
 }
 /// What ListEvents answers.
 #[derive(Clone, PartialEq, ::prost::Message)]

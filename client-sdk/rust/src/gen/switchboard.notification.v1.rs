@@ -14,6 +14,18 @@ pub struct SubscribeRequest {
     /// How long the stream may be silent before the server sends a heartbeat: 1 to 50 seconds, and 20 when unset.
     #[prost(message, optional, tag = "4")]
     pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
+    /// Only events of these topics; `chat:*` means every topic that begins with `chat:`, and `*` all. Empty means all that
+    /// the caller may see. A user's own topic, `user:<id>`, is always among them. At most 100. One that the caller may not
+    /// see at all is refused.
+    #[prost(string, repeated, tag = "5")]
+    pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Begin with the newest ephemeral event of each topic and collapse key, where there is one; `snapshot_end` follows the
+    /// last of them. They come again after every resumption, because nobody can say which of them were missed.
+    #[prost(bool, tag = "6")]
+    pub snapshot: bool,
+    /// A user's stream makes the user be online, unless this is set.
+    #[prost(bool, tag = "7")]
+    pub invisible: bool,
 }
 /// One message of the stream. A heartbeat has a cursor only.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -21,21 +33,30 @@ pub struct SubscribeResponse {
     /// In the first message only.
     #[prost(message, optional, tag = "1")]
     pub opened: ::core::option::Option<Opened>,
-    /// Events in order.
+    /// Events: the durable ones in order, each with its cursor; ephemeral ones have none.
     #[prost(message, repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<super::super::event::v1::Event>,
     /// Everything up to here that the subscriber asked for has been sent.
     #[prost(string, tag = "3")]
     pub cursor: ::prost::alloc::string::String,
-    /// The stream could not be resumed from where the caller asked.
+    /// The stream could not be resumed from where the caller asked, or could not go on without a gap.
     #[prost(message, optional, tag = "4")]
     pub resync: ::core::option::Option<Resync>,
     /// In the last message, when the server ends the stream.
     #[prost(message, optional, tag = "5")]
     pub closing: ::core::option::Option<Closing>,
+    /// The snapshot that was asked for is complete with this message.
+    #[prost(bool, tag = "6")]
+    pub snapshot_end: bool,
+    /// From this message on the stream is about what UpdateSubscription asked for.
+    #[prost(message, optional, tag = "7")]
+    pub updated: ::core::option::Option<SubscriptionUpdated>,
+    /// The token of the stream ends at this time: RefreshSubscription with a new one keeps the stream.
+    #[prost(message, optional, tag = "8")]
+    pub token_expire_time: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// What the server says first.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Opened {
     /// How long silence may last; some seconds more mean that the link is dead.
     #[prost(message, optional, tag = "1")]
@@ -46,6 +67,18 @@ pub struct Opened {
     /// The server's clock.
     #[prost(message, optional, tag = "3")]
     pub server_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Names the stream in UpdateSubscription and RefreshSubscription. `sub_` and more; of use to its caller only.
+    #[prost(string, tag = "4")]
+    pub subscription_id: ::prost::alloc::string::String,
+    /// How long the server will let the stream last; then it asks the client to come back.
+    #[prost(message, optional, tag = "5")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
+    /// When the caller's token ends; unset for a key.
+    #[prost(message, optional, tag = "6")]
+    pub token_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// How many entries each filter may have.
+    #[prost(int32, tag = "7")]
+    pub max_filters: i32,
 }
 /// There is a gap: fetch the state anew, then go on with this stream, which starts at the message's cursor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -76,6 +109,8 @@ pub mod resync {
         CursorExpired = 1,
         /// The cursor belongs to another database, or lies beyond the end of this one, as after a restore.
         CursorUnknown = 2,
+        /// The subscriber was so far behind that the log no longer keeps what it has not read.
+        Lag = 3,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -87,6 +122,7 @@ pub mod resync {
                 Self::Unspecified => "REASON_UNSPECIFIED",
                 Self::CursorExpired => "REASON_CURSOR_EXPIRED",
                 Self::CursorUnknown => "REASON_CURSOR_UNKNOWN",
+                Self::Lag => "REASON_LAG",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -95,10 +131,18 @@ pub mod resync {
                 "REASON_UNSPECIFIED" => Some(Self::Unspecified),
                 "REASON_CURSOR_EXPIRED" => Some(Self::CursorExpired),
                 "REASON_CURSOR_UNKNOWN" => Some(Self::CursorUnknown),
+                "REASON_LAG" => Some(Self::Lag),
                 _ => None,
             }
         }
     }
+}
+/// A change of a stream that has come into force.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SubscriptionUpdated {
+    /// The `generation` of the request.
+    #[prost(int64, tag = "1")]
+    pub generation: i64,
 }
 /// The server ends the stream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -109,7 +153,7 @@ pub struct Closing {
     /// Whether coming back makes sense.
     #[prost(bool, tag = "2")]
     pub reconnect: bool,
-    /// How long to wait before coming back.
+    /// How long to wait before coming back: it differs from stream to stream, so that not all come at once.
     #[prost(message, optional, tag = "3")]
     pub retry_after: ::core::option::Option<::prost_types::Duration>,
 }
@@ -133,10 +177,18 @@ pub mod closing {
         Unspecified = 0,
         /// The server shuts down.
         Drain = 1,
-        /// The key was revoked or has expired: do not come back with it.
+        /// The key or token was revoked or has expired: do not come back with it.
         KeyEnded = 2,
         /// The server could not read its log. Coming back may help.
         Unavailable = 3,
+        /// The stream is as old as the server lets one be. Come back.
+        MaxAge = 4,
+        /// The subscriber has not read for too long. Come back when it can.
+        SlowSubscriber = 5,
+        /// Live streams have been switched off.
+        Disabled = 6,
+        /// The caller may no longer see what the stream is about.
+        PermissionLost = 7,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -149,6 +201,10 @@ pub mod closing {
                 Self::Drain => "REASON_DRAIN",
                 Self::KeyEnded => "REASON_KEY_ENDED",
                 Self::Unavailable => "REASON_UNAVAILABLE",
+                Self::MaxAge => "REASON_MAX_AGE",
+                Self::SlowSubscriber => "REASON_SLOW_SUBSCRIBER",
+                Self::Disabled => "REASON_DISABLED",
+                Self::PermissionLost => "REASON_PERMISSION_LOST",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -158,8 +214,581 @@ pub mod closing {
                 "REASON_DRAIN" => Some(Self::Drain),
                 "REASON_KEY_ENDED" => Some(Self::KeyEnded),
                 "REASON_UNAVAILABLE" => Some(Self::Unavailable),
+                "REASON_MAX_AGE" => Some(Self::MaxAge),
+                "REASON_SLOW_SUBSCRIBER" => Some(Self::SlowSubscriber),
+                "REASON_DISABLED" => Some(Self::Disabled),
+                "REASON_PERMISSION_LOST" => Some(Self::PermissionLost),
                 _ => None,
             }
+        }
+    }
+}
+/// What UpdateSubscription takes: all that the stream is to be about, not a difference.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateSubscriptionRequest {
+    /// The stream, as `opened` named it. NOT_FOUND when it is no longer open: subscribe anew.
+    #[prost(string, tag = "1")]
+    pub subscription_id: ::prost::alloc::string::String,
+    /// Greater than that of every earlier change of this stream. A smaller one has been overtaken and changes nothing.
+    #[prost(int64, tag = "2")]
+    pub generation: i64,
+    /// As in SubscribeRequest.
+    #[prost(string, repeated, tag = "3")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in SubscribeRequest.
+    #[prost(string, repeated, tag = "4")]
+    pub subjects: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in SubscribeRequest.
+    #[prost(string, repeated, tag = "5")]
+    pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What UpdateSubscription answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateSubscriptionResponse {
+    /// The generation that the stream has now: the request's, or a greater one that overtook it.
+    #[prost(int64, tag = "1")]
+    pub generation: i64,
+}
+/// What RefreshSubscription takes. The new token or key is in the metadata of the call.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefreshSubscriptionRequest {
+    /// The stream, as `opened` named it. NOT_FOUND when it is no longer open: subscribe anew.
+    #[prost(string, tag = "1")]
+    pub subscription_id: ::prost::alloc::string::String,
+}
+/// What RefreshSubscription answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RefreshSubscriptionResponse {
+    /// When the new token ends; unset for a key.
+    #[prost(message, optional, tag = "1")]
+    pub token_expire_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What CreateSubscriberToken takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSubscriberTokenRequest {
+    /// Who the token is for, in the application's own words; 1 to 128 characters: letters, digits and `._@+-`.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// What people call the user; at most 256 characters.
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// The topics that the user may see beside their own and `broadcast`, each a topic, or `chat:*` for every topic that
+    /// begins with `chat:`, or `*` for all. At most 100.
+    #[prost(string, repeated, tag = "3")]
+    pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The event types that the user may see; `ticket.*` means every type below `ticket`. Empty means all. At most 100.
+    #[prost(string, repeated, tag = "4")]
+    pub event_types: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the token may be used for. Empty means `notifications:read`, `inbox:read` and `inbox:write`. The maker must hold each.
+    #[prost(string, repeated, tag = "5")]
+    pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long the token lives: at least 10 seconds, and at most what the setting `authentication.token_lifetime_minutes`
+    /// says, which is also what it is when unset.
+    #[prost(message, optional, tag = "6")]
+    pub lifetime: ::core::option::Option<::prost_types::Duration>,
+}
+/// What CreateSubscriberToken answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CreateSubscriberTokenResponse {
+    /// The token, for `authorization: Bearer`. It is not kept.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// When it ends.
+    #[prost(message, optional, tag = "2")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What RevokeSubscriberTokens takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSubscriberTokensRequest {
+    /// Whose.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+}
+/// What RevokeSubscriberTokens answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeSubscriberTokensResponse {
+    /// Tokens made at or before this time have ended.
+    #[prost(message, optional, tag = "1")]
+    pub revoke_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What a notification says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationContent {
+    /// What kind it is, for preferences and filters: lower-case words joined by dots, such as `billing` or `chat.mention`.
+    /// Empty means `general`.
+    #[prost(string, tag = "1")]
+    pub category: ::prost::alloc::string::String,
+    /// A short heading; at most 256 characters.
+    #[prost(string, tag = "2")]
+    pub title: ::prost::alloc::string::String,
+    /// The text, without markup; required; at most 4096 characters.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
+    /// How much it matters.
+    #[prost(enumeration = "NotificationPriority", tag = "4")]
+    pub priority: i32,
+    /// Where opening it leads: an absolute `https` URL, or a path that begins with `/`. At most 2048 characters.
+    #[prost(string, tag = "5")]
+    pub action_url: ::prost::alloc::string::String,
+    /// One JSON object as text for the application's own use, at most 16 KiB.
+    #[prost(string, tag = "6")]
+    pub data: ::prost::alloc::string::String,
+    /// After this time it is in no inbox any more. Unset means that it stays until retention takes it.
+    #[prost(message, optional, tag = "7")]
+    pub expire_time: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A notification in one user's inbox.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Notification {
+    /// `ntf_` and 26 characters; sorts by time. The same in every inbox that the notification is in.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whose inbox.
+    #[prost(string, tag = "2")]
+    pub user_id: ::prost::alloc::string::String,
+    /// What it says.
+    #[prost(message, optional, tag = "3")]
+    pub content: ::core::option::Option<NotificationContent>,
+    /// Whether everybody has it.
+    #[prost(bool, tag = "4")]
+    pub broadcast: bool,
+    /// When it was sent.
+    #[prost(message, optional, tag = "5")]
+    pub create_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its content was last changed.
+    #[prost(message, optional, tag = "6")]
+    pub update_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was first on the screen; unset while it was not.
+    #[prost(message, optional, tag = "7")]
+    pub seen_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was read; unset while it is unread.
+    #[prost(message, optional, tag = "8")]
+    pub read_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was put away; unset while it is not.
+    #[prost(message, optional, tag = "9")]
+    pub archive_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The event that brought it.
+    #[prost(string, tag = "10")]
+    pub event_id: ::prost::alloc::string::String,
+}
+/// How many notifications of a user wait. Archived ones do not count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationCounts {
+    /// Neither read nor archived.
+    #[prost(int64, tag = "1")]
+    pub unread: i64,
+    /// Not seen.
+    #[prost(int64, tag = "2")]
+    pub unseen: i64,
+    /// Grows with every change: of two counts, the one with the greater version is the newer.
+    #[prost(int64, tag = "3")]
+    pub version: i64,
+}
+/// A mail for those who have not seen a notification in time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EmailFallback {
+    /// How long to wait, from one minute to seven days.
+    #[prost(message, optional, tag = "1")]
+    pub after: ::core::option::Option<::prost_types::Duration>,
+    /// Where the mail goes. Empty means the address in the user's preferences; without one there is no mail.
+    #[prost(string, tag = "2")]
+    pub email_address: ::prost::alloc::string::String,
+}
+/// What SendNotification takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendNotificationRequest {
+    /// Whose inboxes; 1 to 500.
+    #[prost(string, repeated, tag = "1")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What it says.
+    #[prost(message, optional, tag = "2")]
+    pub content: ::core::option::Option<NotificationContent>,
+    /// Sends a mail to those who have not seen it in time, if their preferences want one.
+    #[prost(message, optional, tag = "3")]
+    pub email_fallback: ::core::option::Option<EmailFallback>,
+    /// When the inbox of a user has a notification with this key, the new one takes its place, unread. At most 128 characters.
+    #[prost(string, tag = "4")]
+    pub replace_key: ::prost::alloc::string::String,
+    /// Makes a repeat safe, as in PublishEvent. At most 128 characters.
+    #[prost(string, tag = "5")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// What SendNotification answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SendNotificationResponse {
+    /// The notification's id, the same in every inbox.
+    #[prost(string, tag = "1")]
+    pub notification_id: ::prost::alloc::string::String,
+    /// True when `request_id` had been used before and this is the first answer again.
+    #[prost(bool, tag = "2")]
+    pub replayed: bool,
+}
+/// What BroadcastNotification takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BroadcastNotificationRequest {
+    /// What it says.
+    #[prost(message, optional, tag = "1")]
+    pub content: ::core::option::Option<NotificationContent>,
+    /// Makes a repeat safe, as in PublishEvent. At most 128 characters.
+    #[prost(string, tag = "2")]
+    pub request_id: ::prost::alloc::string::String,
+}
+/// What BroadcastNotification answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BroadcastNotificationResponse {
+    /// The notification's id, the same in every inbox.
+    #[prost(string, tag = "1")]
+    pub notification_id: ::prost::alloc::string::String,
+    /// True when `request_id` had been used before and this is the first answer again.
+    #[prost(bool, tag = "2")]
+    pub replayed: bool,
+}
+/// What UpdateNotification takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateNotificationRequest {
+    /// The notification.
+    #[prost(string, tag = "1")]
+    pub notification_id: ::prost::alloc::string::String,
+    /// What it is to say.
+    #[prost(message, optional, tag = "2")]
+    pub content: ::core::option::Option<NotificationContent>,
+    /// The fields of `content` to change, such as `title`. Absent means those that are set.
+    #[prost(message, optional, tag = "3")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+    /// Makes it unread and unseen again.
+    #[prost(bool, tag = "4")]
+    pub mark_unread: bool,
+}
+/// What UpdateNotification answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateNotificationResponse {
+    /// What it says now.
+    #[prost(message, optional, tag = "1")]
+    pub content: ::core::option::Option<NotificationContent>,
+}
+/// What WithdrawNotification takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithdrawNotificationRequest {
+    /// The notification.
+    #[prost(string, tag = "1")]
+    pub notification_id: ::prost::alloc::string::String,
+}
+/// What WithdrawNotification answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WithdrawNotificationResponse {}
+/// What ListNotifications takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListNotificationsRequest {
+    /// Whose.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Only those that are unread.
+    #[prost(bool, tag = "2")]
+    pub unread_only: bool,
+    /// Only those that are archived; otherwise only those that are not.
+    #[prost(bool, tag = "3")]
+    pub archived: bool,
+    /// Only those of this category. Empty means all.
+    #[prost(string, tag = "4")]
+    pub category: ::prost::alloc::string::String,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "5")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before, with the same filters.
+    #[prost(string, tag = "6")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// What ListNotifications answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListNotificationsResponse {
+    /// The notifications, newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub notifications: ::prost::alloc::vec::Vec<Notification>,
+    /// Asks for the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// The counts, of all that the user has.
+    #[prost(message, optional, tag = "3")]
+    pub counts: ::core::option::Option<NotificationCounts>,
+    /// A place in the live log before this answer was read: a stream from here misses nothing that the answer lacks.
+    #[prost(string, tag = "4")]
+    pub cursor: ::prost::alloc::string::String,
+}
+/// What GetUnreadCount takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUnreadCountRequest {
+    /// Whose.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+}
+/// What GetUnreadCount answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUnreadCountResponse {
+    /// The counts.
+    #[prost(message, optional, tag = "1")]
+    pub counts: ::core::option::Option<NotificationCounts>,
+}
+/// Some notifications of one inbox.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationSelection {
+    /// Whose inbox.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// Only those of this category. Empty means all.
+    #[prost(string, tag = "4")]
+    pub category: ::prost::alloc::string::String,
+    /// Which. Exactly one is set.
+    #[prost(oneof = "notification_selection::Which", tags = "2, 3")]
+    pub which: ::core::option::Option<notification_selection::Which>,
+}
+/// Nested message and enum types in `NotificationSelection`.
+pub mod notification_selection {
+    /// Which. Exactly one is set.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Which {
+        /// These.
+        #[prost(message, tag = "2")]
+        Ids(super::NotificationIds),
+        /// All that were sent no later than this one, which is the newest that the user has on the screen: what came since
+        /// is left alone.
+        #[prost(string, tag = "3")]
+        UpToNotificationId(::prost::alloc::string::String),
+    }
+}
+/// Ids of notifications.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationIds {
+    /// 1 to 500. Those that are not in the inbox are left out.
+    #[prost(string, repeated, tag = "1")]
+    pub notification_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What MarkNotificationsSeen takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkNotificationsSeenRequest {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub selection: ::core::option::Option<NotificationSelection>,
+}
+/// What MarkNotificationsSeen answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkNotificationsSeenResponse {
+    /// How many were changed.
+    #[prost(int64, tag = "1")]
+    pub changed: i64,
+    /// The counts now.
+    #[prost(message, optional, tag = "2")]
+    pub counts: ::core::option::Option<NotificationCounts>,
+}
+/// What MarkNotificationsRead takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkNotificationsReadRequest {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub selection: ::core::option::Option<NotificationSelection>,
+    /// Marks them as unread instead.
+    #[prost(bool, tag = "2")]
+    pub unread: bool,
+}
+/// What MarkNotificationsRead answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkNotificationsReadResponse {
+    /// How many were changed.
+    #[prost(int64, tag = "1")]
+    pub changed: i64,
+    /// The counts now.
+    #[prost(message, optional, tag = "2")]
+    pub counts: ::core::option::Option<NotificationCounts>,
+}
+/// What ArchiveNotifications takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveNotificationsRequest {
+    /// Which.
+    #[prost(message, optional, tag = "1")]
+    pub selection: ::core::option::Option<NotificationSelection>,
+    /// Takes them back into the inbox instead.
+    #[prost(bool, tag = "2")]
+    pub unarchive: bool,
+}
+/// What ArchiveNotifications answers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ArchiveNotificationsResponse {
+    /// How many were changed.
+    #[prost(int64, tag = "1")]
+    pub changed: i64,
+    /// The counts now.
+    #[prost(message, optional, tag = "2")]
+    pub counts: ::core::option::Option<NotificationCounts>,
+}
+/// Whether a user wants one category by one channel.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationPreference {
+    /// The category; `*` for all that have no preference of their own.
+    #[prost(string, tag = "1")]
+    pub category: ::prost::alloc::string::String,
+    /// The channel.
+    #[prost(enumeration = "NotificationChannel", tag = "2")]
+    pub channel: i32,
+    /// Whether they want it.
+    #[prost(bool, tag = "3")]
+    pub enabled: bool,
+}
+/// What a user wants to be told, and how. What is not said is wanted.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct NotificationPreferences {
+    /// Whose.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// At most 100, each category and channel once.
+    #[prost(message, repeated, tag = "2")]
+    pub preferences: ::prost::alloc::vec::Vec<NotificationPreference>,
+    /// Where mails go. Empty means nowhere, unless the sender knows an address.
+    #[prost(string, tag = "3")]
+    pub email_address: ::prost::alloc::string::String,
+    /// Changes with every update; give it back to refuse an update of anything newer. Output only otherwise.
+    #[prost(string, tag = "4")]
+    pub etag: ::prost::alloc::string::String,
+}
+/// What GetNotificationPreferences takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetNotificationPreferencesRequest {
+    /// Whose.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+}
+/// What GetNotificationPreferences answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetNotificationPreferencesResponse {
+    /// The preferences; empty for a user who has none.
+    #[prost(message, optional, tag = "1")]
+    pub preferences: ::core::option::Option<NotificationPreferences>,
+}
+/// What UpdateNotificationPreferences takes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateNotificationPreferencesRequest {
+    /// The preferences, found by `user_id`; `etag` is checked when given.
+    #[prost(message, optional, tag = "1")]
+    pub preferences: ::core::option::Option<NotificationPreferences>,
+    /// The fields to change: `preferences`, `email_address`. Absent means those that are set.
+    #[prost(message, optional, tag = "2")]
+    pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
+}
+/// What UpdateNotificationPreferences answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateNotificationPreferencesResponse {
+    /// The preferences as kept now.
+    #[prost(message, optional, tag = "1")]
+    pub preferences: ::core::option::Option<NotificationPreferences>,
+}
+/// What ListPresence takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPresenceRequest {
+    /// Only these users; empty means everybody who is online. At most 500.
+    #[prost(string, repeated, tag = "1")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many at the most: 0 means 50, and 500 is the limit.
+    #[prost(int32, tag = "2")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before, with the same filter.
+    #[prost(string, tag = "3")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A user who is online.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Presence {
+    /// Who.
+    #[prost(string, tag = "1")]
+    pub user_id: ::prost::alloc::string::String,
+    /// What people call them.
+    #[prost(string, tag = "2")]
+    pub username: ::prost::alloc::string::String,
+    /// Since when.
+    #[prost(message, optional, tag = "3")]
+    pub online_since: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// What ListPresence answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPresenceResponse {
+    /// Those who are online, by user id.
+    #[prost(message, repeated, tag = "1")]
+    pub users: ::prost::alloc::vec::Vec<Presence>,
+    /// Asks for the next page; empty on the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How many are online in all, or of those asked for.
+    #[prost(int64, tag = "3")]
+    pub online: i64,
+}
+/// How much a notification matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NotificationPriority {
+    /// As NORMAL.
+    Unspecified = 0,
+    /// Can wait.
+    Low = 1,
+    /// As most are.
+    Normal = 2,
+    /// To be seen soon.
+    High = 3,
+    /// To be seen at once. Preferences do not keep it away.
+    Critical = 4,
+}
+impl NotificationPriority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NOTIFICATION_PRIORITY_UNSPECIFIED",
+            Self::Low => "NOTIFICATION_PRIORITY_LOW",
+            Self::Normal => "NOTIFICATION_PRIORITY_NORMAL",
+            Self::High => "NOTIFICATION_PRIORITY_HIGH",
+            Self::Critical => "NOTIFICATION_PRIORITY_CRITICAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NOTIFICATION_PRIORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "NOTIFICATION_PRIORITY_LOW" => Some(Self::Low),
+            "NOTIFICATION_PRIORITY_NORMAL" => Some(Self::Normal),
+            "NOTIFICATION_PRIORITY_HIGH" => Some(Self::High),
+            "NOTIFICATION_PRIORITY_CRITICAL" => Some(Self::Critical),
+            _ => None,
+        }
+    }
+}
+/// The way by which a user is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum NotificationChannel {
+    /// Not a channel.
+    Unspecified = 0,
+    /// The inbox, and the live streams of the user's devices.
+    Inbox = 1,
+    /// A mail for what was not seen in time.
+    Email = 2,
+}
+impl NotificationChannel {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "NOTIFICATION_CHANNEL_UNSPECIFIED",
+            Self::Inbox => "NOTIFICATION_CHANNEL_INBOX",
+            Self::Email => "NOTIFICATION_CHANNEL_EMAIL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NOTIFICATION_CHANNEL_UNSPECIFIED" => Some(Self::Unspecified),
+            "NOTIFICATION_CHANNEL_INBOX" => Some(Self::Inbox),
+            "NOTIFICATION_CHANNEL_EMAIL" => Some(Self::Email),
+            _ => None,
         }
     }
 }
@@ -174,7 +803,11 @@ pub mod notification_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Streams that can be resumed after a drop without a gap.
+    /// Streams that can be resumed after a drop without a gap, presence, and inboxes.
+    ///
+    /// The caller is either an application with an API key, who acts for everybody, or a user with a token from
+    /// CreateSubscriberToken or from the application's own identity provider, who acts for nobody else: where a request has
+    /// a `user_id`, a user leaves it empty or gives their own.
     #[derive(Debug, Clone)]
     pub struct NotificationServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -275,6 +908,489 @@ pub mod notification_service_client {
                     ),
                 );
             self.inner.server_streaming(req, path, codec).await
+        }
+        /// Changes what an open stream is about, without a drop. Any node takes the call. The stream says with `updated` from
+        /// where on the change holds.
+        pub async fn update_subscription(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateSubscriptionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateSubscriptionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/UpdateSubscription",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "UpdateSubscription",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Gives an open stream the token or key that this call comes with, in the place of the one it was opened with, which
+        /// may end soon. It must be of the same user or, for an application, the same key or one that replaced it. Any node
+        /// takes the call.
+        pub async fn refresh_subscription(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RefreshSubscriptionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RefreshSubscriptionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/RefreshSubscription",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "RefreshSubscription",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a token for a user, for a browser or an app to call with. It is short-lived and can do no more than its maker.
+        pub async fn create_subscriber_token(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CreateSubscriberTokenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CreateSubscriberTokenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/CreateSubscriberToken",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "CreateSubscriberToken",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends every token that a user has now, whoever made it, and the streams that were opened with them.
+        pub async fn revoke_subscriber_tokens(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeSubscriberTokensRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeSubscriberTokensResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/RevokeSubscriberTokens",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "RevokeSubscriberTokens",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts a notification into the inboxes of users and tells their devices.
+        pub async fn send_notification(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SendNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SendNotificationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/SendNotification",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "SendNotification",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts one notification into the inbox of every user.
+        pub async fn broadcast_notification(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BroadcastNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::BroadcastNotificationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/BroadcastNotification",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "BroadcastNotification",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes a notification that was sent, in every inbox that it is in.
+        pub async fn update_notification(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateNotificationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/UpdateNotification",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "UpdateNotification",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a notification that was sent out of every inbox that it is in.
+        pub async fn withdraw_notification(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WithdrawNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WithdrawNotificationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/WithdrawNotification",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "WithdrawNotification",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// A user's notifications, newest first.
+        pub async fn list_notifications(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListNotificationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNotificationsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/ListNotifications",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "ListNotifications",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How many notifications of a user are unread and unseen.
+        pub async fn get_unread_count(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUnreadCountRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUnreadCountResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/GetUnreadCount",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "GetUnreadCount",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Marks notifications as seen: they were on the screen, opened or not.
+        pub async fn mark_notifications_seen(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MarkNotificationsSeenRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MarkNotificationsSeenResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/MarkNotificationsSeen",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "MarkNotificationsSeen",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Marks notifications as read, and thereby as seen; or as unread again.
+        pub async fn mark_notifications_read(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MarkNotificationsReadRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MarkNotificationsReadResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/MarkNotificationsRead",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "MarkNotificationsRead",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Puts notifications away, and thereby marks them as read; or takes them back.
+        pub async fn archive_notifications(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ArchiveNotificationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ArchiveNotificationsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/ArchiveNotifications",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "ArchiveNotifications",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// What a user wants to be told, and how.
+        pub async fn get_notification_preferences(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetNotificationPreferencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetNotificationPreferencesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/GetNotificationPreferences",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "GetNotificationPreferences",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Changes what a user wants to be told, and how.
+        pub async fn update_notification_preferences(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateNotificationPreferencesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateNotificationPreferencesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/UpdateNotificationPreferences",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "UpdateNotificationPreferences",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Who is online, by user id.
+        pub async fn list_presence(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPresenceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPresenceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.notification.v1.NotificationService/ListPresence",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.notification.v1.NotificationService",
+                        "ListPresence",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
         }
     }
 }

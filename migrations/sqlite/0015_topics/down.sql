@@ -1,0 +1,2 @@
+DROP INDEX events_by_topic;
+ALTER TABLE events DROP COLUMN topic;
