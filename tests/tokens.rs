@@ -26,6 +26,7 @@ use crate::api_keys_change::{make, new_key, update};
 use crate::harness::server::{Backend, Server, event};
 use crate::harness::{SOON, breath, eventually, on_both, status};
 use crate::live::{next, subscribe};
+use crate::port::http1;
 use crate::settings::set;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -138,6 +139,18 @@ on_both! {
         }
     }
 
+    async fn the_routes_for_applications_take_keys_only(server: Server) {
+        let text = token(&server.client, "jo", &["apikeys:verify"]).await;
+        for (path, header) in [("/v1/verify", "authorization"), ("/v1/forward-auth", "x-switchboard-key")] {
+            let value = if header == "authorization" { format!("Bearer {text}") } else { text.clone() };
+            let request = http::Request::post(path).header("host", "localhost").header(header, value);
+            let body = http_body_util::Full::new(bytes::Bytes::from_static(br#"{"key":"swb_nope"}"#));
+            let answer = http1(&server, request.body(body).unwrap()).await;
+            assert!(!answer.status().is_success(), "{path}: {answer:?}");
+            assert!(String::from_utf8_lossy(answer.body()).contains("KEY_INVALID"), "{path}: {answer:?}");
+        }
+    }
+
     async fn a_maker_gives_away_what_it_holds_and_says_what_is_wrong(server: Server) {
         let (client, _) = maker(&server, &MAKER).await;
         try_token(&client, new_token("jo", &[])).await.unwrap();
@@ -196,6 +209,11 @@ on_both! {
         read_events(&server, &text).await.unwrap();
         server.advance(MICROSECOND);
         expect_refused(read_events(&server, &text).await, "TOKEN_ENDED");
+        // Nor does it keep a stream open, or make another token.
+        for method in ["RefreshSubscription", "UpdateSubscription", "CreateSubscriberToken"] {
+            let path = format!("/switchboard.notification.v1.NotificationService/{method}");
+            expect_refused(open(&connection(&server).await, Some(&text), &path, b"").await.map(drop), "TOKEN_ENDED");
+        }
     }
 
     async fn the_tokens_of_a_user_end_all_at_once(server: Server) {

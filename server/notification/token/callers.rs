@@ -130,9 +130,7 @@ impl Callers {
             Seen::Bad(error) => return Err(error),
             Seen::UnknownKey => return Err(self.unknown_key()),
         };
-        if !self.revocations.is_current() {
-            self.revocations.follow().await?;
-        }
+        self.revocations.make_current().await?;
         self.check(&verified)?;
         match &verified.maker {
             Maker::Provider(_) => Ok(verified.principal(None)),
@@ -155,7 +153,7 @@ impl Callers {
             return false;
         }
         // A database that is away for a moment must not end every stream.
-        if !self.revocations.is_current() && self.revocations.follow().await.is_err() {
+        if self.revocations.make_current().await.is_err() {
             return true;
         }
         if self.revocations.has_ended(&user.id, user.issued_at) {

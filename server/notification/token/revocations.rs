@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::model::{LEEWAY, LONGEST};
 use super::store;
@@ -37,6 +38,8 @@ pub struct Revocations {
     followed: AtomicU64,
     /// The revision up to which it is known.
     revision: AtomicI64,
+    /// Held by the one who asks for all that wait.
+    turn: Mutex<()>,
 }
 
 impl Revocations {
@@ -53,6 +56,7 @@ impl Revocations {
             began: Stopwatch::start(),
             followed: AtomicU64::new(0),
             revision: AtomicI64::new(-1),
+            turn: Mutex::default(),
         };
         revocations.follow().await?;
         Ok(Arc::new(revocations))
@@ -62,6 +66,18 @@ impl Revocations {
     pub(super) fn is_current(&self) -> bool {
         // One process alone changes an embedded database.
         !self.db.is_shared() || self.now().saturating_sub(self.followed.load(Ordering::Acquire)) < STALE
+    }
+
+    /// Sees to it that what is in memory can be believed.
+    ///
+    /// # Errors
+    /// When the database can not be asked.
+    pub(super) async fn make_current(&self) -> Result<()> {
+        if self.is_current() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        if self.is_current() { Ok(()) } else { self.follow().await }
     }
 
     /// Whether a token of a user that was made at this time has been ended.
