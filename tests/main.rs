@@ -46,6 +46,8 @@ mod smtp_lane;
 mod storage;
 mod tables;
 mod templates;
+mod tokens;
+mod tokens_provider;
 mod webhook_backfill;
 mod webhook_health;
 mod webhook_log;

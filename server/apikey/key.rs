@@ -66,6 +66,11 @@ pub fn id(text: &str) -> Option<[u8; ID_LENGTH]> {
     text.as_bytes().get(START.len()..PREFIX_LENGTH)?.try_into().ok()
 }
 
+/// The visible prefix of the key with this id.
+pub fn prefix_of(id: &[u8; ID_LENGTH]) -> String {
+    format!("{START}{}", String::from_utf8_lossy(id))
+}
+
 /// Makes what the database has of a key.
 pub struct MacKey(Hmac<Sha256>);
 

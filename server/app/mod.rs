@@ -7,6 +7,7 @@ mod mail;
 mod master;
 mod retention;
 mod security;
+mod tokens;
 mod webhooks;
 mod wire;
 
@@ -123,6 +124,7 @@ impl App {
         self.wired.email_engine.wake();
         self.wired.retention.notify_one();
         self.wired.key_watch.notify_one();
+        self.wired.users.wake.notify_one();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

@@ -31,6 +31,7 @@ pub(super) fn policy(values: &Values) -> Policy {
         allowed: networks(ALLOW),
         denied: networks(DENY),
         requests: Quota::new("address", values.integer("security.rate_limit_per_ip"), MINUTE),
+        users: Quota::new("user", values.integer("security.rate_limit_per_key"), HOUR),
         failed_keys: Quota::new("failed_keys", values.integer("security.failed_keys_per_minute"), MINUTE),
     }
 }

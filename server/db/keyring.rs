@@ -38,6 +38,8 @@ pub struct Keyring {
     pub fingerprint_mac: Zeroizing<[u8; KEY_LENGTH]>,
     /// Chains the entries of the audit log.
     pub audit_mac: Zeroizing<[u8; KEY_LENGTH]>,
+    /// Signs the tokens of users.
+    pub token_mac: Zeroizing<[u8; KEY_LENGTH]>,
 }
 
 const SEAL: &str = "seal";
@@ -45,6 +47,7 @@ const API_KEY_MAC: &str = "api_key_mac";
 const LINK_MAC: &str = "link_mac";
 const FINGERPRINT_MAC: &str = "fingerprint_mac";
 const AUDIT_MAC: &str = "audit_mac";
+const TOKEN_MAC: &str = "token_mac";
 
 impl Keyring {
     /// Opens the keys of this database, making them if it has none.
@@ -65,9 +68,10 @@ impl Keyring {
         let fingerprint_mac =
             open_key(db, &wrapper, FINGERPRINT_MAC, random, ids.next(IdKind::DataKey), now).await?;
         let audit_mac = open_key(db, &wrapper, AUDIT_MAC, random, ids.next(IdKind::DataKey), now).await?;
+        let token_mac = open_key(db, &wrapper, TOKEN_MAC, random, ids.next(IdKind::DataKey), now).await?;
         let ring = read(&mut db.reader().await?, None, &**masters, random).await?;
         let sealer = Sealer::with_ring(ring, Arc::clone(masters), random.clone());
-        Ok(Self { sealer, api_key_mac, link_mac, fingerprint_mac, audit_mac })
+        Ok(Self { sealer, api_key_mac, link_mac, fingerprint_mac, audit_mac, token_mac })
     }
 }
 

@@ -25,6 +25,9 @@ pub const TEMPLATES: &str = "templates";
 /// Subjects whose events were erased.
 pub const ERASURES: &str = "erasures";
 
+/// Users whose tokens were ended.
+pub const TOKENS: &str = "tokens";
+
 /// Keys that seal secrets.
 pub const DATA_KEYS: &str = "data_keys";
 

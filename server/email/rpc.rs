@@ -49,7 +49,7 @@ impl pb::email_service_server::EmailService for Rpc {
         request: Request<pb::SendEmailRequest>,
     ) -> Result<Response<pb::SendEmailResponse>, Status> {
         let principal = Principal::of(&request)?.clone();
-        let sent = self.emails.send(&principal.key_id, request.into_inner().into()).await?;
+        let sent = self.emails.send(&principal.actor(), request.into_inner().into()).await?;
         Ok(Response::new(sent.into()))
     }
 
@@ -61,7 +61,7 @@ impl pb::email_service_server::EmailService for Rpc {
         let request = request.into_inner();
         let strict = request.mode() != pb::BatchMode::Permissive;
         let emails = request.emails.into_iter().map(NewEmail::from).collect();
-        let answers = self.emails.send_batch(&principal.key_id, emails, strict).await?;
+        let answers = self.emails.send_batch(&principal.actor(), emails, strict).await?;
         let results = answers.into_iter().map(pb::BatchSendEmailsResult::from).collect();
         Ok(Response::new(pb::BatchSendEmailsResponse { results }))
     }

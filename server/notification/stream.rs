@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::frame::{self, Frame, SubscribeFrame as _};
@@ -66,6 +67,8 @@ pub struct Stream {
     pending: Vec<Arc<Record>>,
     sent: Stopwatch,
     checked: Stopwatch,
+    /// Told when a key or token may have ended.
+    revoked: watch::Receiver<u64>,
     ended: bool,
 }
 
@@ -91,7 +94,9 @@ impl Stream {
         violations.require(readable, "cursor", "is not a cursor of this server");
         violations.finish()?;
 
-        let watcher = source.bus.watch();
+        let (watcher, mut revoked) = (source.bus.watch(), source.authenticate.revoked());
+        // What was told between the gate and here was told to nobody.
+        revoked.mark_changed();
         let (position, gap) = start(&source, cursor).await?;
         let opened = Opened {
             heartbeat_interval: Some(duration(heartbeat)),
@@ -116,6 +121,7 @@ impl Stream {
             pending: Vec::new(),
             sent: Stopwatch::start(),
             checked: Stopwatch::start(),
+            revoked,
             ended: false,
         })
     }
@@ -144,8 +150,10 @@ impl Stream {
             if self.source.stop.is_cancelled() {
                 return Ok(self.close(closing::Reason::Drain, true));
             }
-            // A key that ends must end its streams, busy ones too.
-            if self.checked.elapsed() >= self.heartbeat {
+            // A key that ends must end its streams, busy ones too: at once when it is ended, and soon when its time is over.
+            let told = self.revoked.has_changed().unwrap_or(false);
+            if told || self.checked.elapsed() >= self.heartbeat {
+                self.revoked.mark_unchanged();
                 self.checked = Stopwatch::start();
                 if !self.source.authenticate.is_valid(&self.principal).await {
                     return Ok(self.close(closing::Reason::KeyEnded, false));
@@ -170,6 +178,7 @@ impl Stream {
             }
             tokio::select! {
                 () = self.watcher.changed() => {}
+                _ = self.revoked.changed() => self.revoked.mark_changed(),
                 () = tokio::time::sleep(left) => {}
                 () = self.source.stop.cancelled() => {}
             }

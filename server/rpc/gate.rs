@@ -132,8 +132,7 @@ impl Keeper {
             request.extensions_mut().insert(ClientAddress(address));
         }
         let found = self.authenticate(request.headers(), address).await;
-        let call =
-            Call { name, began, address, key_id: found.as_ref().ok().map(|one| Arc::clone(&one.key_id)) };
+        let call = Call { name, began, address, key_id: found.as_ref().ok().and_then(counted) };
         let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
         let admitted = admitted.and_then(|(principal, standing)| {
             let origin = origin::read(&principal, request.headers(), address)?;
@@ -187,7 +186,12 @@ impl Keeper {
         address: Option<IpAddr>,
     ) -> crate::error::Result<(auth::Principal, Option<Standing>)> {
         principal.require(scope)?;
-        let standing = self.authenticate.admit(auth::key(headers)?, address)?;
+        // A key's networks and limits are those of the application behind it.  Its users are elsewhere and many, and none of
+        // them is to use up what the application needs: each has a limit of their own.
+        let standing = match &principal.user {
+            Some(user) => self.admission.admit_user(user).map(|()| None)?,
+            None => self.authenticate.admit(auth::key(headers)?, address)?,
+        };
         Ok((principal, standing))
     }
 
@@ -202,12 +206,18 @@ impl Keeper {
     }
 }
 
+/// The key that a call is counted for: calls of users would tell nothing of the application that made their tokens, whose key
+/// would seem to be used from everywhere.
+fn counted(principal: &auth::Principal) -> Option<Arc<str>> {
+    principal.user.is_none().then(|| Arc::clone(&principal.key_id))
+}
+
 /// A call under way.
 struct Call {
     name: &'static str,
     began: Stopwatch,
     address: Option<IpAddr>,
-    /// The caller's key; `None` when it has none that works.
+    /// The caller's key; `None` for a user, and when it has none that works.
     key_id: Option<Arc<str>>,
 }
 

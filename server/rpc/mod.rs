@@ -3,7 +3,7 @@
 //! ```text
 //! socket ─▶ server (accept, HTTP/1.1 or h2) ─▶ CORS ─▶ gRPC-web ─▶ gate ─▶ <capability>/rpc.rs
 //!                                          └─▶ /healthz, /metrics, routes of capabilities, behind the same admission
-//! gate: address ─▶ method ─▶ key ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
+//! gate: address ─▶ method ─▶ key or token ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
 //!       ─▶ ErrorInfo where it lacks, count
 //! ```
 //! CORS is outermost, so that a browser sees a refusal as what it is; then gRPC-web, so that everything below speaks gRPC.
@@ -23,7 +23,7 @@ pub mod server;
 pub mod status;
 mod web;
 
-pub use auth::{Authenticate, Principal, User};
+pub use auth::{Authenticate, Endings, Makers, Principal, User};
 
 use std::sync::Arc;
 

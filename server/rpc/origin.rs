@@ -29,7 +29,7 @@ pub(super) fn read(principal: &Principal, headers: &HeaderMap, address: Option<I
     // Proxies make request ids too: one that can not be kept is nothing that the caller could change.
     let request_id = text(REQUEST_ID).filter(|text| text.len() <= REQUEST_ID_LIMIT);
     Ok(Origin {
-        actor: principal.key_id.to_string(),
+        actor: principal.actor().into_owned(),
         request_id: request_id.unwrap_or_default().to_owned(),
         reason: reason.unwrap_or_default().to_owned(),
         address,

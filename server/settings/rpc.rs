@@ -186,7 +186,7 @@ struct Caller {
 
 impl Caller {
     fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        let actor = Principal::of(request)?.key_id.to_string();
+        let actor = Principal::of(request)?.actor().into_owned();
         Ok(Self { actor, address: ClientAddress::of(request.extensions()) })
     }
 }

@@ -64,6 +64,8 @@ pub struct Watch {
     ended: bool,
     sent: Stopwatch,
     checked: Stopwatch,
+    /// Told when a key or token may have ended.
+    revoked: watch::Receiver<u64>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -107,7 +109,9 @@ impl Watches {
             let message = format!("{WATCHERS} watch the settings of this node already");
             Error::new(Kind::ResourceExhausted, "WATCH_LIMIT", message).retry_after(RETRY_AFTER)
         })?;
-        let head = settings.head();
+        let (head, mut revoked) = (settings.head(), self.authenticate.revoked());
+        // What was told between the gate and here was told to nobody.
+        revoked.mark_changed();
         let position = match wish.after {
             None => *head.borrow(),
             Some(after) => {
@@ -137,6 +141,7 @@ impl Watches {
             ended: false,
             sent: Stopwatch::start(),
             checked: Stopwatch::start(),
+            revoked,
             _room: room,
         })
     }
@@ -166,8 +171,10 @@ impl Watch {
                     .with("revision", self.position.to_string())
                     .retry_after(RETRY_AFTER));
             }
-            // A key that ends must end its watches, busy ones too.
-            if self.checked.elapsed() >= self.heartbeat {
+            // A key that ends must end its watches, busy ones too: at once when it is ended, and soon when its time is over.
+            let told = self.revoked.has_changed().unwrap_or(false);
+            if told || self.checked.elapsed() >= self.heartbeat {
+                self.revoked.mark_unchanged();
                 self.checked = Stopwatch::start();
                 if !self.watches.authenticate.is_valid(&self.principal).await {
                     let message = "Invalid or revoked API key";
@@ -192,6 +199,7 @@ impl Watch {
             tokio::select! {
                 // The sender lives as long as the service, whose port ends this watch first.
                 _ = self.head.changed() => {}
+                _ = self.revoked.changed() => self.revoked.mark_changed(),
                 () = tokio::time::sleep(left) => {}
                 () = self.watches.stop.cancelled() => {}
             }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::change::Rotation;
@@ -43,6 +44,10 @@ impl Authenticate for Verifier {
 
     fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
         Self::is_valid(self, principal).boxed()
+    }
+
+    fn revoked(&self) -> watch::Receiver<u64> {
+        self.endings().watch()
     }
 }
 

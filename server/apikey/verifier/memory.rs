@@ -74,13 +74,14 @@ impl Memory {
         shard.slots.get(id).map(|slot| Arc::clone(&slot.record)).filter(|record| record.exists)
     }
 
-    /// Has an id read again.  What is counted of the key is kept.
-    pub fn forget(&self, id: &Id) {
+    /// Has an id read again; answers whether there was a key with it.  What is counted of the key is kept.
+    pub fn forget(&self, id: &Id) -> bool {
         let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
         self.forgotten.fetch_add(1, Ordering::AcqRel);
-        if let Some(slot) = shard.slots.get_mut(id) {
+        shard.slots.get_mut(id).is_some_and(|slot| {
             slot.read = NEVER;
-        }
+            slot.record.exists
+        })
     }
 
     /// Has every id read again.

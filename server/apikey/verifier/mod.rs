@@ -9,6 +9,7 @@
 //! last second: a key that is revoked anywhere is refused everywhere after that time, or the database is away and the caller is
 //! told so.
 
+mod holders;
 mod memory;
 mod record;
 mod store;
@@ -30,9 +31,10 @@ use super::limit::LimitState;
 use crate::clock::{SharedClock, Stopwatch};
 use crate::db::Db;
 use crate::error::{Error, Kind, Result};
-use crate::rpc::Principal;
 use crate::rpc::admission::quota::{Quota, Standing};
+use crate::rpc::{Endings, Principal};
 use crate::secret::{KEY_LENGTH, SecretText};
+use holders::Prefixes;
 use memory::{Flights, Id, Memory};
 
 /// How often a node asks what other nodes changed.
@@ -59,6 +61,10 @@ pub struct Verifier {
     reads: AtomicU64,
     /// The limit of keys without a limit of their own.
     default_limit: ArcSwapOption<Quota>,
+    /// Which prefix the key with an id has.
+    prefixes: Prefixes,
+    /// Where it is told that keys have changed.
+    endings: Endings,
 }
 
 impl Verifier {
@@ -75,6 +81,8 @@ impl Verifier {
             revision: AtomicI64::new(-1),
             reads: AtomicU64::new(0),
             default_limit: ArcSwapOption::empty(),
+            prefixes: Prefixes::default(),
+            endings: Endings::default(),
         }
     }
 
@@ -90,9 +98,15 @@ impl Verifier {
 
     /// Reads a key again at its next use.
     pub fn forget(&self, prefix: &str) {
-        if let Some(id) = key::id(prefix) {
-            self.memory.forget(&id);
+        // A key that nobody used here has no calls that last.
+        if key::id(prefix).is_some_and(|id| self.memory.forget(&id)) {
+            self.endings.tell();
         }
+    }
+
+    /// Where it is told that keys have changed.
+    pub fn endings(&self) -> &Endings {
+        &self.endings
     }
 
     /// How often keys were read from the database.
@@ -122,6 +136,7 @@ impl Verifier {
             if seen < 0 {
                 // What was read before anybody asked may have changed since.
                 self.memory.forget_all();
+                self.endings.tell();
             } else {
                 let changed = store::changed_after(&mut conn, seen).await?;
                 changed.iter().for_each(|prefix| self.forget(prefix));
@@ -196,24 +211,10 @@ impl Verifier {
         taken.map(Some).map_err(|standing| standing.into_error("the rate limit of the API key is used up"))
     }
 
-    /// Whether the key of a call that lasts still works.
-    pub async fn is_valid(&self, principal: &Principal) -> bool {
-        let Ok(mut conn) = self.db.reader().await else {
-            // A database that is away for a moment must not end every stream.
-            return true;
-        };
-        match super::store::find(&mut conn, &principal.key_id).await {
-            Ok(api_key) => api_key.works(self.clock.now()),
-            Err(error) => error.kind() != Kind::NotFound,
-        }
-    }
-
     /// Says the same of all that do not work.
     fn holder(&self, record: Option<Arc<Record>>) -> Result<Principal> {
         match record {
-            Some(record) if !record.revoked && !record.disabled && record.expires_at > self.clock.now() => {
-                Ok(record.principal.clone())
-            }
+            Some(record) if record.works(self.clock.now()) => Ok(record.principal.clone()),
             _ => Err(invalid()),
         }
     }

@@ -92,6 +92,11 @@ impl Record {
         }
     }
 
+    /// Whether it works.
+    pub(super) fn works(&self, now: Timestamp) -> bool {
+        self.exists & !self.revoked & !self.disabled & (self.expires_at > now)
+    }
+
     /// Whose it is, in the words of the application.
     pub fn external_id(&self) -> &str {
         self.about.split_once('\0').map_or(&self.about, |(external_id, _)| external_id)

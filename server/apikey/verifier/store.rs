@@ -35,6 +35,12 @@ pub(super) async fn find(conn: &mut Conn, prefix: &str) -> Result<Option<Kept>> 
     Ok(Some(Kept { key, mac, credits }))
 }
 
+/// The prefix of the key with this id.
+pub(super) async fn prefix(conn: &mut Conn, key_id: &str) -> Result<Option<String>> {
+    let query = api_keys::table.find(key_id).select(api_keys::key_prefix);
+    Ok(on!(conn, |c| query.first(c).await.optional())?)
+}
+
 /// The newest revision of keys.
 pub(super) async fn revision(conn: &mut Conn) -> Result<i64> {
     revision::current(conn, revision::API_KEYS).await

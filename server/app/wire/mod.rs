@@ -2,7 +2,7 @@
 
 mod router;
 
-use super::{Machine, Stops, follow, keys as api_keys, mail, master, retention, security, webhooks};
+use super::{Machine, Stops, follow, keys as api_keys, mail, master, retention, security, tokens, webhooks};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::audit::Recorder;
@@ -25,6 +25,8 @@ use crate::event::registry::Registry;
 use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
+use crate::notification::token::provider::Provider;
+use crate::notification::token::{Callers, Revocations, Signer, TokenService};
 use crate::pb;
 use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
@@ -35,6 +37,7 @@ use crate::webhook::health::Keeper;
 use crate::webhook::stats::Tally;
 use crate::webhook::{Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout};
 use arc_swap::ArcSwap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -87,6 +90,41 @@ impl Ground {
     }
 }
 
+/// What knows the tokens of users.
+pub(super) struct Users {
+    callers: Arc<Callers>,
+    tokens: Arc<TokenService>,
+    provider: Arc<Provider>,
+    /// Asks for a look at what can be forgotten.
+    pub(super) wake: Arc<Notify>,
+}
+
+impl Users {
+    async fn open(ground: &Ground, keys: &Arc<Verifier>, clients: &Clients, epoch: i64) -> Result<Self> {
+        let (clock, endings) = (|| ground.machine.clock.clone(), || keys.endings().clone());
+        let signer = Arc::new(Signer::new(&ground.keyring.token_mac, epoch));
+        let revocations = Revocations::open(ground.db.clone(), clock(), endings()).await?;
+        let provider = Provider::new(Arc::new(tokens::Web::new(clients)?), clock(), endings());
+        let callers = Callers::new(
+            Arc::clone(keys) as _,
+            Arc::clone(keys) as _,
+            Arc::clone(&signer),
+            Arc::clone(&provider),
+            Arc::clone(&revocations),
+            clock(),
+        );
+        let tokens = TokenService {
+            signer,
+            revocations,
+            minutes: AtomicU32::default(),
+            audit: ground.audit.clone(),
+            random: ground.machine.random.clone(),
+            clock: clock(),
+        };
+        Ok(Self { callers: Arc::new(callers), tokens: Arc::new(tokens), provider, wake: Arc::default() })
+    }
+}
+
 /// Everything, wired.
 pub struct Wired {
     ground: Ground,
@@ -117,6 +155,7 @@ pub struct Wired {
     tally: Arc<Tally>,
     keeper: Arc<Keeper>,
     admission: Arc<Admission>,
+    pub(super) users: Users,
     /// Looks for keys that end soon.
     pub(super) key_watch: Arc<Notify>,
 }
@@ -146,6 +185,7 @@ impl Wired {
         settings.check_with(mail::check);
         settings.check_with(webhooks::check);
         settings.check_with(security::check);
+        settings.check_with(tokens::check);
         settings.check_caller_with(security::check_caller);
         settings.check_given()?;
         let registry = Arc::new(Registry::default());
@@ -237,9 +277,11 @@ impl Wired {
             clock: machine.clock.clone(),
             metrics: Arc::clone(&metrics),
         });
+        let api_keys = ground.api_keys();
+        let users = Users::open(&ground, &api_keys.verifier, &clients, bus.epoch()).await?;
         let wired = Self {
             node,
-            api_keys: ground.api_keys(),
+            api_keys,
             metrics,
             health: Health::default(),
             methods: Arc::new(Methods::from_descriptor(pb::DESCRIPTOR)?),
@@ -264,6 +306,7 @@ impl Wired {
             tally,
             keeper,
             admission: Arc::new(Admission::new(machine.clock.clone())),
+            users,
             key_watch: Arc::default(),
             ground,
         };
@@ -283,6 +326,9 @@ impl Wired {
         follow::settings(&self.settings, config, transport, emails, registry, defaults, webhooks);
         follow::proxy(&self.settings, Arc::clone(&self.clients));
         security::settings(&self.settings, Arc::clone(&self.admission), Arc::clone(&self.api_keys.verifier));
+        let Users { tokens, provider, wake, .. } = &self.users;
+        tokens::settings(&self.settings, Arc::clone(tokens), Arc::clone(provider));
+        stops.tasks.spawn(tokens::forget(Arc::clone(&tokens.revocations), Arc::clone(wake), stop()));
         let clock = self.ground.machine.clock.clone();
         stops.tasks.spawn(follow::housekeeping(db.clone(), clock.clone(), stop()));
         let retention = retention::Retention {
@@ -317,6 +363,7 @@ impl Wired {
                 stop(),
             ));
             stops.tasks.spawn(api_keys::follow(Arc::clone(&self.api_keys), stop()));
+            stops.tasks.spawn(tokens::follow(Arc::clone(&tokens.revocations), stop()));
             // The lease must outlive the attempts that a drain waits for.
             tokio::spawn(follow::lease(Arc::clone(&self.node), db.clone(), clock, stops.writer.clone()));
         }

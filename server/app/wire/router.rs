@@ -36,7 +36,7 @@ impl Wired {
         let Ground { db, keyring, audit: recorder, machine, ids } = &self.ground;
         let clock = || machine.clock.clone();
         let audit = || recorder.clone();
-        let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.api_keys.verifier) as _;
+        let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.users.callers) as _;
         let events = Arc::new(EventService {
             db: db.clone(),
             publishes: self.publishes.clone(),
@@ -122,7 +122,11 @@ impl Wired {
             bounces: Arc::new(bounces),
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
-        let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
+        let live = notification::rpc::Rpc {
+            source,
+            tokens: Arc::clone(&self.users.tokens),
+            metrics: Arc::clone(&self.metrics),
+        };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {

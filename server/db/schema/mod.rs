@@ -8,6 +8,9 @@ pub use apikey::*;
 mod audit;
 
 pub use audit::*;
+mod token;
+
+pub use token::*;
 mod webhook;
 
 pub use webhook::*;

@@ -53,7 +53,7 @@ impl pb::template_service_server::TemplateService for Rpc {
             preheader: Some(template.preheader),
             version: None,
         };
-        let template = self.0.create(&principal.key_id, template.name, &template.locale, change).await?;
+        let template = self.0.create(&principal.actor(), template.name, &template.locale, change).await?;
         Ok(Response::new(pb::CreateTemplateResponse { template: Some(template.into()) }))
     }
 
@@ -74,7 +74,7 @@ impl pb::template_service_server::TemplateService for Rpc {
             preheader: mask.take("preheader", template.preheader),
             version: mask::version(&template.etag)?,
         };
-        let template = self.0.update(&principal.key_id, template.name, &template.locale, change).await?;
+        let template = self.0.update(&principal.actor(), template.name, &template.locale, change).await?;
         Ok(Response::new(pb::UpdateTemplateResponse { template: Some(template.into()) }))
     }
 
@@ -125,7 +125,7 @@ impl pb::template_service_server::TemplateService for Rpc {
         let principal = Principal::of(&request)?.clone();
         let pb::RollbackTemplateRequest { name, locale, version, etag } = request.into_inner();
         let etag = mask::version(&etag)?;
-        let template = self.0.roll_back(&principal.key_id, name, &locale, version, etag).await?;
+        let template = self.0.roll_back(&principal.actor(), name, &locale, version, etag).await?;
         Ok(Response::new(pb::RollbackTemplateResponse { template: Some(template.into()) }))
     }
 }

@@ -37,7 +37,7 @@ impl EventRpc {
         events: Vec<NewEvent>,
         batch: bool,
     ) -> ServerResult<Vec<pb::PublishEventResponse>> {
-        let requester = Requester { principal: &principal.key_id };
+        let requester = Requester { principal: &principal.actor() };
         let published = self.events.publish(requester, events, batch).await?;
         Ok(published.iter().map(|published| self.response(published)).collect())
     }

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
 use super::stream::Source;
+use super::token::TokenService;
 use crate::pb::switchboard::notification::v1 as pb;
 use crate::telemetry::Metrics;
 
@@ -20,6 +21,8 @@ use crate::telemetry::Metrics;
 pub struct Rpc {
     /// What streams need.
     pub source: Source,
+    /// Tokens of users.
+    pub tokens: Arc<TokenService>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }

@@ -1,4 +1,4 @@
-//! What each address has used up, in memory that has a bound.
+//! What each address or user has used up, in memory that has a bound.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -6,6 +6,8 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
 
 use super::quota::{Quota, Standing};
 use crate::clock::Timestamp;
@@ -40,7 +42,14 @@ impl Cells {
     /// # Errors
     /// How it stands when it is used up.
     pub fn take(&self, address: IpAddr, quota: &Quota, now: Timestamp) -> Result<(), Standing> {
-        let unit = unit(address);
+        self.take_unit(unit(address), quota, now)
+    }
+
+    /// Uses the quota of whoever has this number once.
+    ///
+    /// # Errors
+    /// As [`Cells::take`].
+    pub fn take_unit(&self, unit: u128, quota: &Quota, now: Timestamp) -> Result<(), Standing> {
         let mut shard = self.shard(unit);
         if let Some(back) = shard.get_mut(&unit) {
             return quota.take_mut(back, now);
@@ -94,6 +103,12 @@ fn unit(address: IpAddr) -> u128 {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
     }
+}
+
+/// The number of a name, which no other has.
+pub(super) fn unit_of_name(name: &str) -> u128 {
+    let digest = <[u8; 32]>::from(Sha256::digest(name));
+    u128::from_be_bytes(*digest.first_chunk().expect("a digest is longer"))
 }
 
 #[cfg(test)]

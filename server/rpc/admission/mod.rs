@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
 
 use super::address::ClientAddress;
-use super::auth::{Authenticate, Principal};
+use super::auth::{Authenticate, Principal, TOKEN_ENDED, User};
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use cells::Cells;
@@ -41,6 +41,8 @@ pub struct Policy {
     pub requests: Option<Quota>,
     /// How many keys that do not work an address may show.
     pub failed_keys: Option<Quota>,
+    /// How many requests a user may make, with whatever tokens.
+    pub users: Option<Quota>,
 }
 
 impl Policy {
@@ -70,12 +72,20 @@ pub struct Admission {
     policy: ArcSwap<Policy>,
     requests: Cells,
     failed_keys: Cells,
+    users: Cells,
 }
 
 impl Admission {
     /// Lets everybody in until it is told otherwise.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, policy: ArcSwap::default(), requests: Cells::default(), failed_keys: Cells::default() }
+        let policy = ArcSwap::default();
+        Self {
+            clock,
+            policy,
+            requests: Cells::default(),
+            failed_keys: Cells::default(),
+            users: Cells::default(),
+        }
     }
 
     /// Has a policy hold from now on; what addresses have used up stays.
@@ -125,13 +135,26 @@ impl Admission {
             Some(known) => known,
             None => keys.authenticate(key).await,
         };
-        if found.as_ref().is_err_and(|error| error.kind() == Kind::Unauthenticated) {
+        // Browsers that wake up show tokens that have ended, many from one address: nobody guesses by those.
+        let is_bad = |error: &Error| error.kind() == Kind::Unauthenticated && error.reason() != TOKEN_ENDED;
+        if found.as_ref().is_err_and(is_bad) {
             // Those that were looked up at the same time may be more than there were left.
             self.with_failed_keys(address, |quota, unit| {
                 self.failed_keys.take(unit, quota, self.clock.now())
             })?;
         }
         found
+    }
+
+    /// Counts a request of a user.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when the user's limit is used up.
+    pub fn admit_user(&self, user: &User) -> Result<()> {
+        let policy = self.policy.load();
+        let Some(quota) = &policy.users else { return Ok(()) };
+        let taken = self.users.take_unit(cells::unit_of_name(&user.id), quota, self.clock.now());
+        taken.map_err(|standing| standing.into_error("the rate limit of this user is used up"))
     }
 
     fn with_failed_keys(

@@ -218,7 +218,7 @@ pub(super) const SERVER: &[Definition] = &[
         key: "security.rate_limit_per_key",
         kind: Type::Integer(0, 1_000_000_000),
         default: "10000",
-        description: "How many requests an API key without a rate limit of its own may make in an hour. 0 means any number.",
+        description: "How many requests an API key without a rate limit of its own may make in an hour, and a user with tokens. 0 means any number.",
         environment: &[],
     },
     Definition {

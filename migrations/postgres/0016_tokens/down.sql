@@ -1,0 +1,2 @@
+DELETE FROM revisions WHERE name = 'tokens';
+DROP TABLE token_revocations;

@@ -1,0 +1,84 @@
+//! Keys by their ids, for what outlives the request that showed a key: calls that last, and the tokens that were made with it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::memory::Id;
+use super::record::Record;
+use super::{Verifier, key, store};
+use crate::error::Result;
+use crate::rpc::{Makers, Principal};
+
+/// How many ids are known at most: more keys than that have no streams and make no tokens.
+const ROOM: usize = 100_000;
+
+/// Which prefix the key with an id has.  That never changes.
+#[derive(Default)]
+pub(super) struct Prefixes(RwLock<HashMap<Box<str>, Id>>);
+
+impl Prefixes {
+    fn get(&self, key_id: &str) -> Option<Id> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key_id).copied()
+    }
+
+    fn put(&self, key_id: &str, id: Id) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= ROOM {
+            known.clear();
+        }
+        known.insert(key_id.into(), id);
+    }
+}
+
+impl Verifier {
+    /// Whether the key of a call that lasts still works.
+    pub async fn is_valid(&self, principal: &Principal) -> bool {
+        match self.known_record(&principal.key_id) {
+            Some(record) => self.scopes_of(&record).is_some(),
+            None => match self.find_record(&principal.key_id).await {
+                Ok(record) => record.is_some_and(|record| self.scopes_of(&record).is_some()),
+                // A database that is away for a moment must not end every stream.
+                Err(_) => true,
+            },
+        }
+    }
+
+    fn known_record(&self, key_id: &str) -> Option<Arc<Record>> {
+        let id = self.prefixes.get(key_id)?;
+        self.memory.get(&id, |record, read| self.is_believed(record, read))
+    }
+
+    async fn find_record(&self, key_id: &str) -> Result<Option<Arc<Record>>> {
+        let id = match self.prefixes.get(key_id) {
+            Some(id) => id,
+            None => {
+                let prefix = store::prefix(&mut self.db.reader().await?, key_id).await?;
+                let Some(id) = prefix.as_deref().and_then(key::id) else { return Ok(None) };
+                self.prefixes.put(key_id, id);
+                id
+            }
+        };
+        self.read(id, &key::prefix_of(&id)).await.map(Some)
+    }
+
+    fn scopes_of(&self, record: &Record) -> Option<Arc<[String]>> {
+        record.works(self.clock.now()).then(|| Arc::clone(&record.principal.scopes))
+    }
+}
+
+impl Makers for Verifier {
+    fn known_maker(&self, key_id: &str) -> Option<Option<Arc<[String]>>> {
+        self.known_record(key_id).map(|record| self.scopes_of(&record))
+    }
+
+    fn find_maker<'a>(&'a self, key_id: &'a str) -> BoxFuture<'a, Result<Option<Arc<[String]>>>> {
+        async {
+            let record = self.find_record(key_id).await?;
+            Ok(record.and_then(|record| self.scopes_of(&record)))
+        }
+        .boxed()
+    }
+}
