@@ -12,19 +12,19 @@ use futures_util::stream::Stream as FuturesStream;
 use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
+use super::registry::Elsewhere;
 use super::stream::Source;
 use super::token::TokenService;
 use crate::pb::switchboard::notification::v1 as pb;
-use crate::telemetry::Metrics;
 
 /// The service.
 pub struct Rpc {
     /// What streams need.
-    pub source: Source,
+    pub source: Arc<Source>,
+    /// Reaches the streams of other nodes.
+    pub elsewhere: Arc<dyn Elsewhere>,
     /// Tokens of users.
     pub tokens: Arc<TokenService>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
 }
 
 /// Hands each method to the file of its area.
