@@ -15,6 +15,9 @@ use crate::harness::on_both;
 use crate::harness::server::Server;
 use crate::live::{events, subscribe};
 
+/// One key opens all of them.
+pub const UNLIMITED: [&str; 2] =
+    ["security.rate_limit_per_key=0", "notifications.stream_opens_per_second=100000"];
 /// As many as the server allows on a connection.
 const PER_CONNECTION: usize = 1_000;
 /// One in so many does not read.
@@ -54,7 +57,7 @@ async fn connection(server: &Server) -> Client {
 
 on_both! {
     async fn none_of_many_streams_misses_anything_while_some_do_not_read(
-        server: Server = |config| config.set.push("security.rate_limit_per_key=0".into())
+        server: Server = |config| config.set.extend(UNLIMITED.map(String::from))
     ) {
         let count = match server.config.database {
             Target::Sqlite(_) => 10_000,

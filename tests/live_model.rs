@@ -23,9 +23,9 @@ use tonic::Streaming;
 use tonic::transport::Endpoint;
 
 use self::check::{Published, Seen, SeenEvent, Session, Start, check, faulty};
-use self::plan::{Act, Address, Dice, Filter, From, Plan, Step};
-use crate::harness::server::Server;
+use self::plan::{Act, Address, Call, Dice, Filter, From, Plan, Step};
 use crate::harness::{SOON, on_both};
+use crate::live_many::UNLIMITED;
 
 /// How many seeds run where nobody says how many.
 const SEEDS: u64 = 60;
@@ -47,7 +47,7 @@ fn seeds() -> Vec<u64> {
 
 on_both! {
     async fn each_subscriber_gets_what_it_asked_for_in_order_and_without_a_gap(
-        server: Server = |config| config.set.push("security.rate_limit_per_key=0".into())
+        server: Server = |config| config.set.extend(UNLIMITED.map(String::from))
     ) {
         // Where several nodes can share a database, they do.
         let other = match server.config.database {
@@ -63,7 +63,7 @@ on_both! {
             let (nodes, key, room) = (Arc::clone(&nodes), Arc::clone(&key), Arc::clone(&room));
             running.spawn(async move {
                 let _place = room.acquire_owned().await.unwrap();
-                run(seed, &nodes, &key).await
+                run_seed(seed, &nodes, &key).await
             });
         }
         let mut total = Counts::default();
@@ -82,6 +82,7 @@ struct Counts {
     resyncs: usize,
     updates: usize,
     events: usize,
+    ephemeral: usize,
     /// Faults that were made, and found.
     faults: BTreeMap<&'static str, usize>,
 }
@@ -93,6 +94,7 @@ impl Counts {
         self.resyncs += other.resyncs;
         self.updates += other.updates;
         self.events += other.events;
+        self.ephemeral += other.ephemeral;
         for (fault, count) in other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -103,9 +105,9 @@ impl Counts {
         if seeds < 20 {
             return;
         }
-        let happened = [self.sessions, self.resumed, self.resyncs, self.updates, self.events];
+        let happened = [self.sessions, self.resumed, self.resyncs, self.updates, self.events, self.ephemeral];
         assert!(happened.iter().all(|&count| count >= seeds / 4), "{self:?}");
-        assert_eq!(self.faults.len(), 6, "{self:?}");
+        assert_eq!(self.faults.len(), 7, "{self:?}");
         assert!(self.faults.values().all(|&count| count >= seeds / 4), "{self:?}");
     }
 }
@@ -124,7 +126,7 @@ impl Seed {
         self.clock.fetch_add(1, Ordering::SeqCst)
     }
 
-    async fn publish(&self, client: &Client, addresses: Vec<Address>) -> Vec<Published> {
+    async fn publish(&self, client: &Client, call: Call) -> Vec<Published> {
         let began = self.tick();
         let request = |address: &Address| PublishEventRequest {
             event_type: address.event_type.clone(),
@@ -132,6 +134,15 @@ impl Seed {
             subject: address.subject.clone(),
             data: format!(r#"{{"filler":"{}"}}"#, "x".repeat(FILLER)),
             ..Default::default()
+        };
+        let addresses = match call {
+            Call::Durable(addresses) => addresses,
+            Call::Ephemeral(address) => {
+                let request = PublishEventRequest { ephemeral: true, ..request(&address) };
+                let response = client.events().publish_event(request).await.unwrap().into_inner();
+                assert_eq!(response.cursor, "", "an ephemeral event has no place in the log");
+                return Vec::new();
+            }
         };
         let mut requests: Vec<PublishEventRequest> = addresses.iter().map(request).collect();
         let responses = match requests.len() {
@@ -169,7 +180,7 @@ async fn client(url: &str, key: &str) -> Client {
 }
 
 /// Runs a seed and checks it.
-async fn run(seed: u64, nodes: &[String], key: &str) -> Counts {
+async fn run_seed(seed: u64, nodes: &[String], key: &str) -> Counts {
     let plan = Plan::new(seed);
     let shared = Arc::new(Seed { plan, clock: AtomicU64::new(0), progress: watch::Sender::new((0, 0)) });
     let mut clients = Vec::new();
@@ -186,14 +197,14 @@ async fn run(seed: u64, nodes: &[String], key: &str) -> Counts {
         let (shared, client) = (Arc::clone(&shared), clients[number % clients.len()].clone());
         publishing.spawn(async move {
             let mut published = Vec::new();
-            for addresses in calls {
-                published.extend(shared.publish(&client, addresses).await);
+            for call in calls {
+                published.extend(shared.publish(&client, call).await);
             }
             published
         });
     }
     let mut published: Vec<Published> = publishing.join_all().await.into_iter().flatten().collect();
-    published.extend(shared.publish(&clients[0], vec![shared.plan.last()]).await);
+    published.extend(shared.publish(&clients[0], Call::Durable(vec![shared.plan.last()])).await);
     published.sort_by_key(|event| event.position);
     let end = published.last().unwrap().position;
 
@@ -224,6 +235,7 @@ async fn run(seed: u64, nodes: &[String], key: &str) -> Counts {
             counts.resyncs += session.seen.iter().filter(|seen| seen.resync).count();
             counts.updates += session.seen.iter().filter(|seen| seen.updated.is_some()).count();
             counts.events += session.events();
+            counts.ephemeral += session.seen.iter().map(|seen| seen.ephemeral.len()).sum::<usize>();
         }
     }
     counts
@@ -379,18 +391,24 @@ impl Subscriber {
             Ok(None) => return self.close(),
             Err(error) => panic!("a stream failed: {error:?}"),
         };
-        let seen = |event: switchboard_client::event::v1::Event| SeenEvent {
-            position: position(&event.cursor),
-            id: event.id,
-            address: Address { topic: event.topic, event_type: event.event_type, subject: event.subject },
-        };
-        let ends = message.closing.is_some();
-        open.session.seen.push(Seen {
-            events: message.events.into_iter().map(seen).collect(),
+        let mut seen = Seen {
             cursor: position(&message.cursor),
             resync: message.resync.is_some(),
             updated: message.updated.map(|updated| updated.generation),
-        });
+            ..Seen::default()
+        };
+        for event in message.events {
+            let (id, cursor) = (event.id, event.cursor);
+            let address =
+                Address { topic: event.topic, event_type: event.event_type, subject: event.subject };
+            if cursor.is_empty() {
+                seen.ephemeral.push((id, address));
+            } else {
+                seen.events.push(SeenEvent { position: position(&cursor), id, address });
+            }
+        }
+        let ends = message.closing.is_some();
+        open.session.seen.push(seen);
         self.places.push(message.cursor);
         if ends {
             self.close();

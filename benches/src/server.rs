@@ -14,6 +14,10 @@ use crate::process::{Watchdog, run, tail};
 /// How long the server may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// What would keep back those who make the load.
+const UNLIMITED: [&str; 2] =
+    ["security.rate_limit_per_key=0", "notifications.stream_opens_per_second=100000"];
+
 /// Starts the server as a child of the watchdog. Its process id comes first, before anything that it prints.
 const BEGIN: &str = r#"
 folder=$1; shift
@@ -51,7 +55,7 @@ impl Server {
         let mut variables = vec![("SWITCHBOARD_ADMIN_KEY", admin_key())];
         variables.extend(database.url().map(|url| ("DATABASE_URL", url)));
         // One key and one address make all of the load.
-        let unlimited = ["--set", "security.rate_limit_per_key=0"];
+        let unlimited = UNLIMITED.map(|setting| ["--set", setting]).concat();
         let options = ["serve", "--listen", listen, "--allow-network", "127.0.0.0/8", "--data"];
         let options = [&options[..1], &unlimited, &options[1..]].concat();
         let args = [folder.as_os_str(), program.as_os_str()]

@@ -1,6 +1,6 @@
 //! Holds what a subscriber saw against what was published.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::{Address, Dice, Filter};
 
@@ -33,6 +33,8 @@ pub struct SeenEvent {
 pub struct Seen {
     /// Its durable events.
     pub events: Vec<SeenEvent>,
+    /// Its ephemeral events: the id of each, and where it went.
+    pub ephemeral: Vec<(String, Address)>,
     /// Its cursor.
     pub cursor: i64,
     /// Whether it admits a gap.
@@ -92,6 +94,7 @@ pub fn check(published: &[Published], session: &Session) -> Result<(), String> {
     let first = session.seen.first().ok_or("nothing came")?;
     let mut place = begin(published, session, first)?;
     let mut filter = &session.filter;
+    let mut ephemeral = BTreeSet::new();
     for (number, seen) in session.seen.iter().enumerate() {
         let wrong = |what: &str| format!("message {number}: {what}\n{seen:?}\nwanted {filter:?}");
         if seen.resync && number > 0 {
@@ -112,6 +115,11 @@ pub fn check(published: &[Published], session: &Session) -> Result<(), String> {
             return Err(format!("{}\nafter {place} there is\n{due:?}", wrong("it has not what is due")));
         }
         place = seen.cursor;
+        for (id, address) in &seen.ephemeral {
+            if !filter.wants(address) || !ephemeral.insert(id) {
+                return Err(wrong("an ephemeral event was not asked for, or comes again"));
+            }
+        }
         if let Some(generation) = seen.updated {
             // What the message has beside the notice is still about what was before.
             filter = session.updates.get(&generation).ok_or_else(|| wrong("an unknown change"))?;
@@ -223,6 +231,11 @@ pub fn faulty(published: &[Published], session: &Session, dice: &mut Dice) -> Ve
         }
         place = seen.cursor;
         filter = seen.updated.and_then(|generation| session.updates.get(&generation)).unwrap_or(filter);
+    }
+    if let Some((message, twice)) =
+        session.seen.iter().enumerate().find_map(|(at, seen)| Some((at, seen.ephemeral.first()?.clone())))
+    {
+        fault("an ephemeral event comes again", &mut |seen| seen[message].ephemeral.push(twice.clone()));
     }
     made
 }

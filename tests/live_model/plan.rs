@@ -107,13 +107,22 @@ pub struct Step {
     pub act: Act,
 }
 
+/// What a publisher publishes at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Events of the log: one, or several in one transaction.
+    Durable(Vec<Address>),
+    /// An event for those who are there.
+    Ephemeral(Address),
+}
+
 /// Everything in one seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
     /// What each publisher publishes, call by call.
-    pub publishers: Vec<Vec<Vec<Address>>>,
+    pub publishers: Vec<Vec<Call>>,
     /// What each subscriber does.
     pub subscribers: Vec<Vec<Step>>,
 }
@@ -131,19 +140,24 @@ impl Plan {
             let mut calls = Vec::new();
             for _ in 0..2 + dice.below(3) {
                 let size = if dice.once_in(4) { 2 + dice.below(4) } else { 1 };
-                calls.push((0..size).map(|_| names.address(dice)).collect());
+                calls.push(Call::Durable((0..size).map(|_| names.address(dice)).collect()));
+                if dice.once_in(3) {
+                    calls.push(Call::Ephemeral(names.address(dice)));
+                }
             }
             calls
         };
-        let publishers: Vec<Vec<Vec<Address>>> = (0..PUBLISHERS).map(|_| calls(&mut dice)).collect();
-        let events = publishers.iter().flatten().map(Vec::len).sum();
-        let subscribers = (0..SUBSCRIBERS).map(|_| steps(&mut dice, names, events)).collect();
-        Self { seed, publishers, subscribers }
+        let publishers = (0..PUBLISHERS).map(|_| calls(&mut dice)).collect();
+        let mut plan = Self { seed, publishers, subscribers: Vec::new() };
+        let events = plan.events();
+        plan.subscribers = (0..SUBSCRIBERS).map(|_| steps(&mut dice, names, events)).collect();
+        plan
     }
 
-    /// How many events the publishers publish.
+    /// How many events the publishers put into the log.
     pub fn events(&self) -> usize {
-        self.publishers.iter().flatten().map(Vec::len).sum()
+        let durable = |call: &Call| if let Call::Durable(addresses) = call { addresses.len() } else { 0 };
+        self.publishers.iter().flatten().map(durable).sum()
     }
 
     /// The event after all others, which everybody wants.
