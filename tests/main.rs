@@ -24,6 +24,8 @@ mod harness;
 mod hostile_endpoints;
 mod injection;
 mod live;
+mod live_many;
+mod live_model;
 mod mail_commands;
 mod pictures;
 mod port;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::error::{Context, Result};
@@ -85,6 +86,23 @@ pub async fn make_calls<C: Caller>(callers: Vec<C>, count: u64) -> Result<()> {
 pub async fn measured<C: Caller>(callers: Vec<C>, time: Duration) -> Result<(Vec<C>, Calls)> {
     let (callers, _) = closed_loop(callers, WARM_UP).await?;
     closed_loop(callers, time).await
+}
+
+/// So many moments at a steady rate, each when it has come.
+pub fn pace(interval: Duration, count: u32) -> mpsc::UnboundedReceiver<Instant> {
+    let (tick, ticks) = mpsc::unbounded_channel();
+    let begin = Instant::now();
+    // A thread of its own: the runtime's timers are a millisecond coarse, which would be part of every figure.
+    std::thread::spawn(move || {
+        for number in 0..count {
+            let due = begin + interval * number;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if tick.send(due).is_err() {
+                break;
+            }
+        }
+    });
+    ticks
 }
 
 /// How long a warm-up lasts.

@@ -1,8 +1,8 @@
 //! Measures Switchboard over real sockets.
 //!
 //! The server is a process of its own, as its users run it. This program is the load and the sink: one thread publishes
-//! ([`load`], [`client`], [`mail`]), one receives the webhooks ([`sink`]), so that measuring costs little of the
-//! machine; mails go to Postfix's `smtp-sink` ([`smtp_sink`]). A run ([`scenario::run`]) measures the ceilings first and
+//! ([`load`], [`client`], [`mail`]), one receives the webhooks ([`sink`]), and one reads live streams ([`live`]), so that
+//! measuring costs little of the machine; mails go to Postfix's `smtp-sink` ([`smtp_sink`]). A run ([`scenario::run`]) measures the ceilings first and
 //! holds everything else against them: no figure stands alone, since the machine under it is never twice the same.
 //! `README.md` says what the figures mean.
 #![allow(clippy::disallowed_methods, reason = "a measuring instrument reads the real clock")]
@@ -14,6 +14,7 @@ mod error;
 mod folder;
 mod hostile;
 mod key;
+mod live;
 mod load;
 mod machine;
 mod mail;
@@ -48,7 +49,7 @@ use crate::report::Report;
 use crate::stage::Parts;
 
 /// What must be 0 wherever it is counted.
-const FAULTS: [&str; 7] = [
+const FAULTS: [&str; 10] = [
     "lost",
     "duplicates",
     "unknown",
@@ -56,14 +57,13 @@ const FAULTS: [&str; 7] = [
     "neighbour's unknown",
     "followed",
     "order violations",
+    "strays",
+    "notices",
+    "ended",
 ];
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    // One thread makes all the load: with more, the callers would compete with the server for the cores.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome =
-        runtime.context("the runtime").and_then(|runtime| runtime.block_on(until_interrupted(options)));
+    let outcome = bare_server().unwrap_or_else(measure_all);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,6 +71,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether this process is the ceiling of another one's live streams; then it has ended when this answers.
+fn bare_server() -> Option<Result<()>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let file = arguments.next().filter(|first| first == live::bare::ARGUMENT).and(arguments.next())?;
+    Some(live::bare::serve(file.as_ref()))
+}
+
+fn measure_all() -> Result<()> {
+    let options = Options::parse();
+    // One thread makes all the load: with more, the callers would compete with the server for the cores.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the runtime")?.block_on(until_interrupted(options))
 }
 
 /// Measures, unless somebody asks this program to end. Either way whatever was started is ended.

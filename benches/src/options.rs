@@ -50,6 +50,10 @@ pub struct Options {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub keys: u64,
 
+    /// With how many subscribers `live` is measured.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
+    pub subscribers: Vec<usize>,
+
     /// The server to measure, if it is not the one beside this program.
     #[arg(long, value_name = "PROGRAM")]
     pub server: Option<PathBuf>,
@@ -84,6 +88,14 @@ pub enum Scenario {
     EmailMemory,
     /// Verifications per second with a million keys, what each takes in memory, and what the gate costs any call.
     Keys,
+    /// Events delivered per second to subscribers of live streams, beside a bare server that writes the same messages.
+    Live,
+    /// What streams cost on which nothing happens.
+    LiveIdle,
+    /// What subscribers that do not read do to the others.
+    LiveStalled,
+    /// How long a thousand subscribers take to be there again after the server was killed.
+    LiveResume,
     /// Whether the time that a key is refused in tells an unknown one from a wrong secret.
     Timing,
 }

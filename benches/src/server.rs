@@ -9,10 +9,14 @@ use tokio::sync::mpsc;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::key::admin_key;
-use crate::process::{Watchdog, tail};
+use crate::process::{Watchdog, run, tail};
 
 /// How long the server may take to be ready.
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What would keep back those who make the load.
+const UNLIMITED: [&str; 2] =
+    ["security.rate_limit_per_key=0", "notifications.stream_opens_per_second=100000"];
 
 /// Starts the server as a child of the watchdog. Its process id comes first, before anything that it prints.
 const BEGIN: &str = r#"
@@ -42,12 +46,17 @@ pub struct Server {
 impl Server {
     /// Starts `program` on a database, and waits until it is ready.
     pub async fn start(program: &Path, database: &Database<'_>) -> Result<Self> {
+        Self::start_at(program, database, "127.0.0.1:0").await
+    }
+
+    /// The same at this address, where another one was before.
+    pub async fn start_at(program: &Path, database: &Database<'_>, listen: &str) -> Result<Self> {
         let (folder, data) = (database.folder(), database.data());
         let mut variables = vec![("SWITCHBOARD_ADMIN_KEY", admin_key())];
         variables.extend(database.url().map(|url| ("DATABASE_URL", url)));
         // One key and one address make all of the load.
-        let unlimited = ["--set", "security.rate_limit_per_key=0"];
-        let options = ["serve", "--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"];
+        let unlimited = UNLIMITED.map(|setting| ["--set", setting]).concat();
+        let options = ["serve", "--listen", listen, "--allow-network", "127.0.0.0/8", "--data"];
         let options = [&options[..1], &unlimited, &options[1..]].concat();
         let args = [folder.as_os_str(), program.as_os_str()]
             .into_iter()
@@ -87,6 +96,13 @@ impl Server {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Ends it at once, without a farewell.
+    pub async fn kill(self) -> Result<()> {
+        run("kill", ["-KILL", &self.pid.to_string()]).await?;
+        self.watchdog.finish().await;
+        Ok(())
     }
 
     /// Lets it end in order.

@@ -1,7 +1,7 @@
 //! What a measurement stands on: a new server on the storage in question, and the sink.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use switchboard_client::Client;
 use switchboard_client::webhook::v1::{CreateWebhookRequest, Webhook, WebhookRateLimit};
@@ -176,6 +176,18 @@ impl<'a> Stage<'a> {
         figures.push(Figure::median("load cores", spent.bench_cores));
         figures.push(Figure::median("other cores", spent.other_cores));
         figures
+    }
+
+    /// Ends the server at once, and starts another at the same address. Gives when it was killed, and when the new one was
+    /// started.
+    pub async fn killed_and_started(self, program: &Path) -> Result<(Self, Instant, Instant)> {
+        let Self { backend, sink, server, database } = self;
+        let address = server.address().trim_start_matches("http://").to_owned();
+        let killed = Instant::now();
+        server.kill().await?;
+        let started = Instant::now();
+        let server = Server::start_at(program, &database, &address).await?;
+        Ok((Self { backend, sink, server, database }, killed, started))
     }
 
     /// Ends the server and leaves its database.

@@ -6,7 +6,7 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 14] = [
+const TITLES: [(&str, &str); 18] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
@@ -20,6 +20,16 @@ const TITLES: [(&str, &str); 14] = [
     ("email", "Mails of 4 KiB to smtp-sink over 20 connections"),
     ("email-memory", "Mails queued for tomorrow, and what the server holds for them"),
     ("keys", "Verifications of keys, and any call behind the gate, beside the empty RPC"),
+    (
+        "live",
+        "Events of 200 bytes to the subscribers of one topic, beside the same messages written by a bare server",
+    ),
+    ("live-idle", "Streams on which nothing happens, each on a topic of its own"),
+    (
+        "live-stalled",
+        "Events to 10,000 subscribers of one topic, and beside them a hundredth that does not read",
+    ),
+    ("live-resume", "Subscribers whose server is killed and started again"),
     ("timing", "The time in which a key is refused: unknown against a wrong secret"),
 ];
 

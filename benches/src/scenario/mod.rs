@@ -7,6 +7,7 @@ mod history;
 mod hostile;
 mod keys;
 mod latency;
+mod live;
 mod open_loop;
 mod ordered;
 mod pending;
@@ -58,6 +59,18 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
     }
     if options.wants(Scenario::Keys) {
         keys::measure(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::Live) {
+        live::fan_out(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::LiveIdle) {
+        live::idle(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::LiveStalled) {
+        live::stalled(parts, backend, report).await?;
+    }
+    if options.wants(Scenario::LiveResume) {
+        live::resume(parts, backend, report).await?;
     }
     // It stands on no storage: once a run is enough.
     if options.wants(Scenario::Timing) && options.backends().first() == Some(&backend) {
@@ -121,6 +134,11 @@ fn in_words(number: u64) -> String {
         0..1_000 => number.to_string(),
         _ => format!("{},{:03}", in_words(number / 1_000), number % 1_000),
     }
+}
+
+/// So many of something that has a simple plural.
+fn many(count: usize, one: &str) -> String {
+    format!("{} {one}{}", in_words(count as u64), if count == 1 { "" } else { "s" })
 }
 
 /// A number of callers in words.

@@ -5,13 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::reconcile::{Reconciled, Sent};
 use crate::client::{Events, PublishCaller, WANTED, callers};
 use crate::error::{Context, Result};
-use crate::load::WARM_UP;
+use crate::load::{WARM_UP, pace};
 use crate::report::Figure;
 use crate::stage::Stage;
 use crate::stats::quantile;
@@ -89,18 +88,7 @@ impl<'a> OpenLoop<'a> {
     async fn publish(&self, time: Duration) -> Result<Vec<Sent>> {
         let interval = self.interval;
         let count = (time.as_nanos() / interval.as_nanos()) as u32;
-        let (tick, mut ticks) = mpsc::unbounded_channel();
-        let begin = Instant::now();
-        // A thread of its own: the runtime's timers are a millisecond coarse, which would be part of every figure.
-        let pacer = std::thread::spawn(move || {
-            for number in 0..count {
-                let due = begin + interval * number;
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                if tick.send(due).is_err() {
-                    break;
-                }
-            }
-        });
+        let mut ticks = pace(interval, count);
         let mut calls = JoinSet::new();
         while let Some(at) = ticks.recv().await {
             let mut publisher = self.publisher.clone();
@@ -109,7 +97,6 @@ impl<'a> OpenLoop<'a> {
                 Result::Ok(Sent { event, at, acknowledged: Instant::now() })
             });
         }
-        pacer.join().map_err(|_| "the pacer failed")?;
         let mut sent = Vec::new();
         while let Some(call) = calls.join_next().await {
             sent.push(call.context("a call")??);

@@ -75,8 +75,9 @@ impl Ending {
             let next = if self.warned { user.expires_at + GRACE } else { warn_at(user) };
             next.since(now)
         });
-        let drain =
-            seat.draining().map(|drain| drain.window.mul_f64(self.luck).saturating_sub(drain.began.elapsed()));
+        let drain = seat
+            .draining()
+            .map(|drain| drain.window.mul_f64(self.luck).saturating_sub(drain.began.elapsed()));
         [Some(age), token, drain].into_iter().flatten().min()
     }
 }
