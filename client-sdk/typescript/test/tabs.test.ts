@@ -136,6 +136,21 @@ test("a tab in the background leaves the stream to one that is seen, and goes on
   assert.deepEqual([first.resyncs, second.resyncs], [[], []]);
 });
 
+test("a tab that gave the stream up still gets what it asked for", async () => {
+  const scene = new Scene();
+  const [tickets, chats] = [await scene.open({ eventTypes: ["ticket.*"] }), await scene.open({ eventTypes: ["chat.*"] })];
+  tickets.tab.show(false);
+  for (let beats = 0; beats < 16; beats += 1) {
+    await scene.clock.advance(20_000);
+    scene.server.heartbeat();
+  }
+  await settle();
+  assert.deepEqual(scene.server.requests[1]?.eventTypes, ["chat.*", "ticket.*"]);
+  scene.server.publish("one", "ticket.new");
+  await settle();
+  assert.deepEqual([tickets.events, tickets.resyncs, chats.events], [["one"], [], []]);
+});
+
 test("each tab gets what it asked for of the one stream, also after a change and a change of hands", async () => {
   const scene = new Scene();
   const tickets = await scene.open({ eventTypes: ["ticket.*"] });

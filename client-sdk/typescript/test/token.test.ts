@@ -75,6 +75,24 @@ test("a refresh that nobody answers is tried again", async () => {
   assert.equal(server.requests.length, 1);
 });
 
+test("where there is no newer token it is asked for again, and not too often", async () => {
+  const { clock, server, made, pass } = begin();
+  await settle();
+  const end = clock.time + 10 * MINUTE;
+  server.tokenExpireTime = () => end;
+  await pass(10 * MINUTE);
+  assert.ok(server.refreshes.length >= 5 && server.refreshes.length <= 14, String(server.refreshes.length));
+  assert.equal(made.size, server.refreshes.length + 1);
+});
+
+test("tokens that have always ended make no storm", async () => {
+  const { clock, server, pass } = begin();
+  server.tokenExpireTime = () => clock.time;
+  server.stubborn = refusal(Code.Unimplemented);
+  await pass(5 * MINUTE);
+  assert.ok(server.requests.length < 40, String(server.requests.length));
+});
+
 test("a refused token is replaced once, and then it is over", async () => {
   const { server, live, pass } = begin();
   server.tokens = new Set(["t2"]);
