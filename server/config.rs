@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::db::Target;
 use crate::delivery::{Limits, node};
 use crate::error::{Error, Result};
-use crate::rpc::server;
+use crate::rpc::{server, tls};
 use crate::secret::SecretText;
 
 /// The process's configuration.
@@ -48,6 +48,8 @@ pub struct Config {
     pub set: Vec<String>,
     /// The file whose settings are pinned.
     pub file: Option<PathBuf>,
+    /// The port's certificate; without one it does not speak TLS.
+    pub tls: Option<tls::Files>,
     /// Limits of the port.
     pub port: server::Limits,
     /// Limits of webhook deliveries.
@@ -74,6 +76,7 @@ impl Config {
             environment: HashMap::new(),
             set: Vec::new(),
             file: None,
+            tls: None,
             port: server::Limits::default(),
             webhooks: Limits { concurrency: 64, lane: 512, total: 16_384 },
             lease: node::LEASE,

@@ -166,6 +166,9 @@ export class LiveStream {
   }
 
   #report(status: Status): void {
+    if (JSON.stringify(status) === JSON.stringify(this.#status)) {
+      return;
+    }
     this.#status = status;
     this.#options.onStatus?.(status);
     this.#observers.forEach((changed) => changed());
