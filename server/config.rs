@@ -15,7 +15,7 @@ use crate::db::Target;
 use crate::delivery::{Limits, node};
 use crate::error::{Error, Result};
 use crate::notification::registry::Unread;
-use crate::rpc::server;
+use crate::rpc::{server, tls};
 use crate::secret::SecretText;
 
 /// The process's configuration.
@@ -49,6 +49,8 @@ pub struct Config {
     pub set: Vec<String>,
     /// The file whose settings are pinned.
     pub file: Option<PathBuf>,
+    /// The port's certificate; without one it does not speak TLS.
+    pub tls: Option<tls::Files>,
     /// Limits of the port.
     pub port: server::Limits,
     /// How long a subscriber may leave what is sent to it unread.
@@ -77,6 +79,7 @@ impl Config {
             environment: HashMap::new(),
             set: Vec::new(),
             file: None,
+            tls: None,
             port: server::Limits::default(),
             unread: Unread::default(),
             webhooks: Limits { concurrency: 64, lane: 512, total: 16_384 },

@@ -22,14 +22,14 @@ pub async fn switchboard_in(variables: &[&str], args: &[&str]) -> Output {
 }
 
 /// A server that runs as a program.
-struct Served {
+pub struct Served {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Served {
     /// Starts it on a free port.
-    fn start(data: &Path, variables: &[(&str, &str)]) -> Self {
+    pub fn start(data: &Path, variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data);
         command.env_clear().envs(variables.iter().copied());
@@ -46,14 +46,14 @@ impl Served {
     }
 
     /// Its address, from the line that says that it is ready.
-    async fn address(&mut self) -> String {
+    pub async fn address(&mut self) -> String {
         let line = self.line().await.expect("it starts");
         let address = line.strip_prefix("switchboard is ready on ");
         address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
     /// Tells it to stop, and waits until it has; it prints nothing more.
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         let id = self.child.id().expect("it runs").to_string();
         run("kill", ["-TERM", &id], b"").await.expect_success();
         assert_eq!(self.line().await, None, "nothing else is printed");

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use switchboard_client::event::v1::{ListEventsRequest, ListEventsResponse, PublishEventResponse};
@@ -16,8 +17,21 @@ use tonic::Streaming;
 use crate::harness::server::{Server, event};
 use crate::harness::{SOON, eventually, on_both};
 
+/// What clients in browsers send, and a server has to allow.
+const CLIENT_HEADERS: [&str; 6] =
+    ["authorization", "content-type", "grpc-timeout", "x-api-key", "x-grpc-web", "x-user-agent"];
+/// What they have to be able to read.
+const READABLE: [&str; 6] = [
+    "grpc-message",
+    "grpc-status",
+    "grpc-status-details-bin",
+    "ratelimit",
+    "ratelimit-policy",
+    "retry-after",
+];
 const PAGE: &str = "https://app.example.com";
 const PUBLISH: &str = "/switchboard.event.v1.EventService/PublishEvent";
+const SUBSCRIBE: &str = "/switchboard.notification.v1.NotificationService/Subscribe";
 const LIST: &str = "/switchboard.event.v1.EventService/ListEvents";
 
 /// Sends one request over HTTP/1.1, as a browser or a load balancer does.
@@ -56,7 +70,7 @@ fn preflight(server: &Server, origin: &str) -> Request<Full<Bytes>> {
         .header("host", server.address())
         .header("origin", origin)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "content-type,x-api-key,x-grpc-web");
+        .header("access-control-request-headers", CLIENT_HEADERS.join(","));
     request.body(Full::default()).unwrap()
 }
 
@@ -69,6 +83,19 @@ fn frames(mut body: Bytes) -> Vec<(bool, Bytes)> {
         frames.push((trailers, body.split_to(length)));
     }
     frames
+}
+
+/// The next frame of a gRPC-web body that is still being sent, as [`frames`] has it; `None` at the end of the body.
+async fn next_frame(body: &mut Incoming, read: &mut BytesMut) -> Option<(bool, Bytes)> {
+    loop {
+        if let Some(length) = read.get(1..5).map(|mut length| length.get_u32() as usize)
+            && read.len() >= 5 + length
+        {
+            return frames(read.split_to(5 + length).freeze()).pop();
+        }
+        let more = tokio::time::timeout(SOON, body.frame()).await.expect("it goes on or ends")?;
+        read.extend(more.unwrap().into_data().expect("gRPC-web has its trailers in the body"));
+    }
 }
 
 fn header<'a>(response: &'a Response<Bytes>, name: &str) -> Option<&'a str> {
@@ -139,12 +166,16 @@ on_both! {
         assert_eq!(header(&asked, "access-control-allow-origin"), Some(PAGE));
         assert_eq!(header(&asked, "access-control-allow-methods"), Some("POST"));
         let headers = header(&asked, "access-control-allow-headers").unwrap();
-        assert!(["x-api-key", "x-grpc-web", "content-type"].iter().all(|name| headers.contains(name)), "{headers}");
+        assert!(CLIENT_HEADERS.iter().all(|name| headers.split(',').any(|one| one == *name)), "{headers}");
+        assert_eq!(header(&asked, "access-control-max-age"), Some("7200"));
+        let vary = header(&asked, "vary").unwrap();
+        assert!(vary.contains("origin"), "{vary}");
 
         let answer = http1(&server, web(&server, PUBLISH, PAGE, &event("a.b", "{}"))).await;
         assert_eq!(header(&answer, "content-type"), Some("application/grpc-web+proto"));
         assert_eq!(header(&answer, "access-control-allow-origin"), Some(PAGE));
-        assert!(header(&answer, "access-control-expose-headers").unwrap().contains("grpc-status-details-bin"));
+        let readable = header(&answer, "access-control-expose-headers").unwrap();
+        assert!(READABLE.iter().all(|name| readable.split(',').any(|one| one == *name)), "{readable}");
         let [(false, message), (true, trailers)] = &frames(answer.into_body())[..] else { panic!("a message, then trailers") };
         assert!(trailers.starts_with(b"grpc-status:0"), "{trailers:?}");
         let published = PublishEventResponse::decode(message.clone()).unwrap();
@@ -159,6 +190,33 @@ on_both! {
         unknown.headers_mut().remove("x-api-key");
         let unknown = http1(&server, unknown).await;
         assert_eq!((header(&unknown, "grpc-status"), header(&unknown, "access-control-allow-origin")), (Some("16"), Some(PAGE)));
+    }
+
+    async fn a_stream_reaches_a_page_frame_by_frame_over_http1(server: Server) {
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = web(&server, SUBSCRIBE, PAGE, &SubscribeRequest::default());
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "application/grpc-web+proto");
+        let (mut body, mut read) = (response.into_body(), BytesMut::new());
+        let next = async |body: &mut Incoming, read: &mut BytesMut| match next_frame(body, read).await {
+            Some((false, message)) => SubscribeResponse::decode(message).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        // Each is there before anything follows that could push it out.
+        assert!(next(&mut body, &mut read).await.opened.is_some());
+        for n in 0..3 {
+            let published = server.publish("a.b", &format!("{{\"n\":{n}}}")).await;
+            let message = next(&mut body, &mut read).await;
+            assert_eq!(message.events[0].id, published.event_id);
+        }
+        let stopped = tokio::spawn(stop(server));
+        assert_eq!(next(&mut body, &mut read).await.closing.unwrap().reason(), closing::Reason::Drain);
+        let (is_trailers, trailers) = next_frame(&mut body, &mut read).await.unwrap();
+        assert!(is_trailers && trailers.starts_with(b"grpc-status:0"), "{trailers:?}");
+        assert_eq!(next_frame(&mut body, &mut read).await, None, "the body ends well");
+        stopped.await.unwrap();
     }
 
     async fn a_page_of_another_origin_is_not_let_in(server: Server = |config| {

@@ -24,6 +24,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::rpc::server;
+use crate::rpc::tls::Tls;
 use crate::secret::{SecretText, SharedRandom, SystemRandom};
 use crate::webhook::guard::{Lookup, SystemLookup};
 
@@ -54,6 +55,7 @@ impl Default for Machine {
 /// A running server.
 pub struct App {
     address: SocketAddr,
+    scheme: &'static str,
     new_admin_key: Option<SecretText>,
     wired: Wired,
     port: tokio::task::JoinHandle<()>,
@@ -88,6 +90,14 @@ impl App {
 
     /// Starts everything with another clock or randomness.
     pub async fn start_on(config: Config, machine: Machine) -> Result<Self> {
+        // Before anything else, because it is what an operator is most likely to have to put right.
+        let tls = match config.tls.clone() {
+            None => None,
+            Some(files) => {
+                warn_of_readers(&files.key);
+                Some(Arc::new(Tls::load(files, config.port.handshakes)?))
+            }
+        };
         let lock = files::prepare(&config)?;
         let listener = TcpListener::bind(config.listen).await.map_err(|error| {
             Error::unavailable(format!("the address {} can not be listened on", config.listen), error)
@@ -99,14 +109,24 @@ impl App {
         let new_admin_key = wired.api_keys.create_first(config.admin_key.clone()).await?;
         let router = wired.router(&config, &stops).await?;
         let metrics = Arc::clone(&wired.metrics);
-        let port =
-            tokio::spawn(server::serve(listener, router, config.port.clone(), metrics, stops.port.clone()));
-        Ok(Self { address, new_admin_key, wired, port, stops, _lock: lock })
+        if let Some(tls) = &tls {
+            let followed = Arc::clone(tls).follow(config.port.certificate_check, stops.port.clone());
+            stops.tasks.spawn(followed);
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let limits = config.port.clone();
+        let port = tokio::spawn(server::serve(listener, router, limits, tls, metrics, stops.port.clone()));
+        Ok(Self { scheme, address, new_admin_key, wired, port, stops, _lock: lock })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL of the port.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The admin key, when this start made it.

@@ -12,6 +12,7 @@ mod secrets;
 mod serve;
 mod settings;
 mod test_email;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::{DatabaseOptions, secret};
 use super::output;
+use super::tls::TlsOptions;
 use crate::app::App;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -40,6 +41,8 @@ pub(super) struct Arguments {
     /// Origins whose pages may call, such as https://app.example.com, or * for all.  May be given several times.
     #[arg(long, env = "SWITCHBOARD_ALLOW_ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<HeaderValue>,
+    #[command(flatten)]
+    tls: TlsOptions,
     /// Refuse webhooks that do not go over TLS.
     #[arg(long, env = "SWITCHBOARD_PRODUCTION")]
     production: bool,
@@ -58,6 +61,7 @@ impl Arguments {
         config.allow_network = self.allow_network;
         config.allow_host = self.allow_host;
         config.allow_origin = self.allow_origin;
+        config.tls = self.tls.files(self.config.as_deref())?;
         config.production = self.production;
         config.reflection = !self.no_reflection;
         config.admin_key = secret("SWITCHBOARD_ADMIN_KEY")?;
@@ -80,7 +84,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     if let Some(key) = app.new_admin_key().filter(|_| !brought) {
         output::line(&format!("admin key, shown this once: {}", key.reveal()));
     }
-    output::line(&format!("switchboard is ready on http://{}", app.address()));
+    output::line(&format!("switchboard is ready on {}", app.url()));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}

@@ -1,8 +1,8 @@
 //! What every RPC shares: the one port, the layers around the services, and the conversions.
 //!
 //! ```text
-//! socket ─▶ server (accept, HTTP/1.1 or h2) ─▶ CORS ─▶ gRPC-web ─▶ gate ─▶ <capability>/rpc.rs
-//!                                          └─▶ /healthz, /metrics, routes of capabilities, behind the same admission
+//! socket ─▶ server (accept, TLS, HTTP/1.1 or h2) ─▶ CORS ─▶ gRPC-web ─▶ gate ─▶ <capability>/rpc.rs
+//!                                               └─▶ /healthz, /metrics, routes of capabilities, behind the same admission
 //! gate: address ─▶ method ─▶ key or token ─▶ scope (from the descriptor) ─▶ networks and limits of the key ─▶ deadline ─▶ service
 //!       ─▶ ErrorInfo where it lacks, count
 //! ```
@@ -14,6 +14,7 @@ pub mod auth;
 pub mod convert;
 pub mod cut;
 pub mod gate;
+mod head;
 pub mod http;
 pub mod mask;
 pub mod meter;
@@ -22,6 +23,7 @@ mod origin;
 pub mod page;
 pub mod server;
 pub mod status;
+pub mod tls;
 mod web;
 
 pub use auth::{Authenticate, Endings, Makers, Principal, User};

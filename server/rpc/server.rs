@@ -1,6 +1,6 @@
 //! The accept loop: one port for HTTP/1.1 and HTTP/2, limits on both, and a drain that ends.
 //!
-//! It is our own because tonic's waits for open streams for ever when it shuts down, and knows no limits.  The drain:
+//! With a certificate it speaks TLS alone.  It is our own because tonic's waits for open streams for ever when it shuts down, and knows no limits.  The drain:
 //! no new connections, GOAWAY on the open ones, time for requests under way, then every connection is dropped.
 
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use tower::ServiceExt;
 
 use super::address::ClientAddress;
 use super::cut::{self, Executor};
+use super::head;
+use super::tls::Tls;
 use crate::telemetry::Metrics;
 
 /// Limits of the port.
@@ -33,8 +36,13 @@ pub struct Limits {
     pub keep_alive_interval: Duration,
     /// How long that sign may take.
     pub keep_alive_timeout: Duration,
-    /// How long a new connection may take to say something, and an HTTP/1.1 one to send its head.
+    /// How long a new connection may take for its TLS handshake, to say something, and an HTTP/1.1 one to send its head:
+    /// for each of them.
     pub first_byte: Duration,
+    /// TLS handshakes at a time; more wait, and not for longer than a handshake may take.
+    pub handshakes: usize,
+    /// How often to look whether the certificate has changed.
+    pub certificate_check: Duration,
     /// How long requests under way may take once the server shuts down.
     pub drain: Duration,
 }
@@ -47,6 +55,8 @@ impl Default for Limits {
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(20),
             first_byte: Duration::from_secs(10),
+            handshakes: 1_000,
+            certificate_check: Duration::from_secs(10),
             drain: Duration::from_secs(20),
         }
     }
@@ -56,21 +66,19 @@ impl Default for Limits {
 const HEADER_LIMIT: u32 = 16 * 1024;
 /// What may wait to be sent on one stream before its producer waits too.
 const SEND_BUFFER: usize = 64 * 1024;
-/// What an HTTP/2 connection begins with (RFC 9113, 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const PEEK_PAUSE: Duration = Duration::from_millis(10);
 /// After an error of accept, such as too many open files, a moment for it to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`, then drains; answers when the last connection is gone.
+/// Serves until `stop`, then drains; answers when the last connection is gone.  With `tls`, over TLS only.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
+    tls: Option<Arc<Tls>>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let builder = Arc::new(builder(&limits));
+    let port = Arc::new(Port { builder: builder(&limits), first_byte: limits.first_byte, tls });
     let permits = Arc::new(Semaphore::new(limits.connections));
     let tracker = TaskTracker::new();
     let drop_all = CancellationToken::new();
@@ -90,12 +98,12 @@ pub async fn serve(
             },
             () = stop.cancelled() => break,
         };
-        let (builder, router, metrics) = (Arc::clone(&builder), router.clone(), Arc::clone(&metrics));
-        let (stop, drop_all, first_byte) = (stop.clone(), drop_all.clone(), limits.first_byte);
+        let (port, router, metrics) = (Arc::clone(&port), router.clone(), Arc::clone(&metrics));
+        let (stop, drop_all) = (stop.clone(), drop_all.clone());
         cut::spawn(&tracker, async move {
             let _counted = Counted::new(metrics);
             tokio::select! {
-                () = connection(stream, peer.ip(), &builder, router, first_byte, stop) => {}
+                () = connection(stream, peer.ip(), &port, router, stop) => {}
                 () = drop_all.cancelled() => {}
             }
             drop(permit);
@@ -145,30 +153,44 @@ fn builder(limits: &Limits) -> auto::Builder<Executor> {
     builder
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: IpAddr,
-    builder: &auto::Builder<Executor>,
-    router: Router,
+/// What every connection needs.
+struct Port {
+    builder: auto::Builder<Executor>,
     first_byte: Duration,
-    stop: CancellationToken,
-) {
+    tls: Option<Arc<Tls>>,
+}
+
+async fn connection(stream: TcpStream, peer: IpAddr, port: &Port, router: Router, stop: CancellationToken) {
     // Small frames must not wait for the peer's acknowledgement of the last ones.
     let _ = stream.set_nodelay(true);
-    // Until it is known whether this is HTTP/1.1 or HTTP/2, hyper would wait for ever.
-    let spoke = tokio::select! {
-        spoke = tokio::time::timeout(first_byte, says_which(&stream)) => spoke == Ok(true),
-        () = stop.cancelled() => false,
+    let Some(tls) = &port.tls else {
+        return talk(stream, peer, port, router, stop).await;
     };
-    if !spoke {
-        return;
+    let stream = tokio::select! {
+        accepted = tokio::time::timeout(port.first_byte, tls.accept(stream)) => accepted.ok().flatten(),
+        () = stop.cancelled() => None,
+    };
+    if let Some(stream) = stream {
+        talk(stream, peer, port, router, stop).await;
     }
+}
+
+async fn talk<S>(stream: S, peer: IpAddr, port: &Port, router: Router, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Until it is known whether this is HTTP/1.1 or HTTP/2, hyper would wait for ever.
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(port.first_byte, head::read(stream)) => begun.ok().flatten(),
+        () = stop.cancelled() => None,
+    };
+    let Some(stream) = begun else { return };
     let router = router.map_request(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ClientAddress(peer));
         request
     });
     let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = port.builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut draining = false;
     loop {
@@ -179,19 +201,6 @@ async fn connection(
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-        }
-    }
-}
-
-/// Waits until the first bytes tell HTTP/1.1 from HTTP/2; `false` when the peer goes away before.
-async fn says_which(stream: &TcpStream) -> bool {
-    let mut head = [0; PREFACE.len()];
-    loop {
-        match stream.peek(&mut head).await {
-            Ok(0) | Err(_) => return false,
-            Ok(count) if count == PREFACE.len() || head[..count] != PREFACE[..count] => return true,
-            // What was peeked at stays readable, so that there is nothing to wait for but time.
-            Ok(_) => tokio::time::sleep(PEEK_PAUSE).await,
         }
     }
 }

@@ -11,6 +11,10 @@ use super::definition;
 use super::given::{Pin, Pins};
 use super::values::Origin;
 use crate::error::Violations;
+use crate::rpc::tls;
+
+/// The tables that are not settings: what must be known before there is a database.
+const NOT_SETTINGS: [&str; 1] = [tls::TABLE];
 
 /// Reads the settings of a file, and notes all that is wrong with it as `file:line key`.
 pub(super) fn read(path: &Path, violations: &mut Violations) -> Pins {
@@ -54,6 +58,7 @@ impl Reader<'_> {
                 DeValue::Table(table) if CATALOGUE.iter().any(|known| known.key.starts_with(&below)) => {
                     self.table(&below, table);
                 }
+                DeValue::Table(_) if NOT_SETTINGS.contains(&key.as_str()) => {}
                 _ => self.entry(&key, value, source),
             }
         }

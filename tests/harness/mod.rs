@@ -1,8 +1,10 @@
 //! What every test uses: servers on both databases, and real peers.
 
+pub mod chromium;
 pub mod hostile;
 pub mod hostile_http;
 pub mod nginx;
+pub mod pages;
 pub mod postfix;
 pub mod postgres;
 pub mod proxy;

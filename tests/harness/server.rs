@@ -12,9 +12,11 @@ use switchboard::secret::SecretText;
 use switchboard_client::Client;
 use switchboard_client::event::v1::{GetEventResponse, PublishEventRequest, PublishEventResponse};
 use switchboard_client::webhook::v1::{CreateWebhookRequest, CreateWebhookResponse, Webhook};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::postgres;
 use super::receiver::Receiver;
+use super::tls::AUTHORITY;
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +57,13 @@ impl Server {
         let clock = Arc::new(ManualClock::new(SystemClock.now()));
         let app = start(&config, &clock).await;
         let key = app.new_admin_key().expect("a new database gets an admin key").clone();
-        let client = connect(&app, key.reveal()).await;
+        let client = connect(&config, &app, key.reveal()).await;
         Self { client, key, clock, config, app, folder }
     }
 
-    /// The address of the port, as `http://…`.
+    /// The address of the port, as `http://…` or `https://…`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.app.address())
+        self.app.url()
     }
 
     /// The address of the port.
@@ -81,7 +83,7 @@ impl Server {
 
     /// A client with another key.
     pub async fn client_with(&self, key: &str) -> Client {
-        connect(&self.app, key).await
+        connect(&self.config, &self.app, key).await
     }
 
     /// A client whose new key has just these scopes.
@@ -107,7 +109,7 @@ impl Server {
         app.stop().await;
         let app = start(&config, &clock).await;
         assert!(app.new_admin_key().is_none(), "the admin key is made once");
-        let client = connect(&app, key.reveal()).await;
+        let client = connect(&config, &app, key.reveal()).await;
         Self { client, key, clock, config, app, folder }
     }
 
@@ -124,7 +126,7 @@ impl Server {
         config.master_key =
             Some(SecretText::new(std::fs::read_to_string(self.folder().join("master.key")).unwrap()));
         let app = start(&config, &self.clock).await;
-        let client = connect(&app, self.key.reveal()).await;
+        let client = connect(&config, &app, self.key.reveal()).await;
         Server { client, key: self.key.clone(), clock: Arc::clone(&self.clock), config, app, folder }
     }
 
@@ -183,6 +185,12 @@ async fn start(config: &Config, clock: &Arc<ManualClock>) -> App {
     App::start_on(config.clone(), machine).await.unwrap()
 }
 
-async fn connect(app: &App, key: &str) -> Client {
-    Client::connect(format!("http://{}", app.address()), key).await.unwrap()
+async fn connect(config: &Config, app: &App, key: &str) -> Client {
+    let Some(tls) = &config.tls else {
+        return Client::connect(app.url(), key).await.unwrap();
+    };
+    let authority = std::fs::read(tls.certificate.with_file_name(AUTHORITY)).unwrap();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority));
+    let endpoint = Endpoint::from_shared(app.url()).unwrap().tls_config(tls).unwrap();
+    Client::with_channel(endpoint.connect().await.unwrap(), key).unwrap()
 }

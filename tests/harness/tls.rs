@@ -15,8 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use switchboard::rpc::tls::Files;
+
 use super::receiver::Receiver;
 use super::tools::{run, tool};
+
+/// The authority's certificate, beside that of a server's port.
+pub const AUTHORITY: &str = "ca.pem";
 
 /// An authority that nobody knows.
 pub struct Authority {
@@ -30,6 +35,19 @@ pub struct Authority {
 pub struct Issued {
     pub certificate: String,
     pub key: String,
+}
+
+impl Issued {
+    /// Writes it into a folder, for a server's port: the authority's certificate is beside it, as `ca.pem`.
+    pub fn files(&self, authority: &Authority, folder: &Path) -> Files {
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.join(name), text).expect("the folder can be written");
+            folder.join(name)
+        };
+        write(AUTHORITY, &authority.certificate);
+        let (certificate, key) = (write("port.pem", &self.certificate), write("port.key", &self.key));
+        Files { certificate, key, client_authority: None }
+    }
 }
 
 impl Authority {

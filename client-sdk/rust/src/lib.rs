@@ -21,7 +21,7 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 #[allow(clippy::all, clippy::pedantic, missing_docs, rustdoc::all)]
@@ -122,17 +122,22 @@ services! {
 }
 
 impl Client {
-    /// Connects to a server.
+    /// Connects to a server, over TLS when the address begins with `https`: then the server's certificate must be signed
+    /// by an authority that this machine trusts, or by one of the file that `SSL_CERT_FILE` names.
     ///
     /// # Errors
     /// When nobody answers at the address, or the key can not be sent.
     pub async fn connect(address: impl Into<String>, key: &str) -> Result<Self, ConnectError> {
-        let endpoint = Endpoint::from_shared(address.into())
+        let mut endpoint = Endpoint::from_shared(address.into())
             .map_err(ConnectError::Transport)?
             .tcp_nodelay(true)
             .connect_timeout(Duration::from_secs(10))
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
+        if endpoint.uri().scheme_str() == Some("https") {
+            let tls = ClientTlsConfig::new().with_native_roots();
+            endpoint = endpoint.tls_config(tls).map_err(ConnectError::Transport)?;
+        }
         let channel = endpoint.connect().await.map_err(ConnectError::Transport)?;
         Self::with_channel(channel, key)
     }
