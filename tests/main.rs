@@ -8,6 +8,7 @@ mod architecture;
 mod audit;
 mod bad_input;
 mod command_line;
+mod configuration;
 mod crash;
 mod crash_credits;
 mod deliverability;

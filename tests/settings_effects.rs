@@ -19,6 +19,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("apikeys.log_days", &["the_settings_say_how_long_uses_are_kept"]),
     ("apikeys.max_expiry_days", &["the_settings_say_how_long_keys_live"]),
     ("apikeys.usage_days", &["the_settings_say_how_long_uses_are_kept"]),
+    ("audit.retention_days", &["old_entries_go_and_what_is_left_is_verified"]),
     ("email.capture", &["mails_are_from_whom_the_settings_say_and_stay_here_when_they_say_so"]),
     ("email.click_tracking", &["opens_and_clicks_are_counted_only_when_asked_for"]),
     ("email.dkim_domain", &["mails_are_signed_for_the_domain_and_at_the_selectors_of_the_settings"]),
