@@ -36,6 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".switchboard.settings.v1.UpdateSettingsRequest",
             ".switchboard.settings.v1.ExportSettingsRequest",
             ".switchboard.settings.v1.ImportSettingsRequest",
+            ".switchboard.settings.v1.ExportConfigurationRequest",
+            ".switchboard.settings.v1.ImportConfigurationRequest",
             ".switchboard.email.v1.TestSmtpRequest",
         ])
         .include_file("contract.rs")

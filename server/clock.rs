@@ -132,6 +132,11 @@ impl Stopwatch {
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+
+    /// How much later it was started than another; zero when it was not.
+    pub fn since(&self, earlier: &Self) -> Duration {
+        self.0.saturating_duration_since(earlier.0)
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub mod id;
 pub mod notification;
 pub mod origin;
 pub mod pb;
+pub mod portable;
 pub mod rpc;
 pub mod scope;
 pub mod secret;

@@ -51,6 +51,18 @@ impl fmt::Debug for switchboard::settings::v1::ImportSettingsRequest {
     }
 }
 
+impl fmt::Debug for switchboard::settings::v1::ExportConfigurationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportConfigurationRequest").field("sections", &self.sections).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for switchboard::settings::v1::ImportConfigurationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImportConfigurationRequest").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for switchboard::email::v1::TestSmtpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TestSmtpRequest").field("settings", &self.settings.keys()).finish_non_exhaustive()

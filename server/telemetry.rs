@@ -109,6 +109,11 @@ impl Metrics {
         self.requests.get_or_create(&CodeLabels { method, code }).inc();
     }
 
+    /// The counter of answers of a method with a code, for whoever counts many of them.
+    pub fn requests(&self, method: &'static str, code: &'static str) -> Counter {
+        self.requests.get_or_create_owned(&CodeLabels { method, code })
+    }
+
     /// Says how many deliveries a channel has in hand.
     pub fn set_in_hand(&self, channel: &'static str, count: usize) {
         self.in_hand.get_or_create(&ChannelLabels { channel }).set(count as i64);

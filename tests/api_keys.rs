@@ -293,6 +293,6 @@ async fn a_key_that_one_node_revokes_is_refused_by_the_other() {
     let (refused, took) = refused.await;
     status::expect(&refused, Code::Unauthenticated, "KEY_INVALID");
     eprintln!("the other node refused the key after {took:?}");
-    assert!(took < Duration::from_millis(1_500), "{took:?}: a second, and some for a busy machine");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     other.stop().await;
 }

@@ -25,6 +25,7 @@ const DIRECTIONS: &[Direction] = &[
     Direction { of: CAPABILITIES, never: &["CAPABILITIES", "app", "cli"] },
     Direction { of: &["event", "delivery"], never: &["CAPABILITIES", "app", "cli"] },
     Direction { of: &["audit"], never: &["CAPABILITIES", "event", "delivery", "app", "cli"] },
+    Direction { of: &["portable"], never: &["CAPABILITIES", "event", "delivery", "app", "cli"] },
     Direction { of: &["rpc"], never: &["CAPABILITIES", "app", "cli"] },
     Direction { of: &["db"], never: &["CAPABILITIES", "event", "delivery", "rpc", "app", "cli"] },
     Direction { of: LEAVES, never: &["CAPABILITIES", "db", "event", "delivery", "rpc", "app", "cli"] },

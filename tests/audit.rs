@@ -119,7 +119,48 @@ impl<'a> Follower<'a> {
     }
 }
 
+/// Verifies with a checkpoint.
+async fn verify_with(client: &Client, checkpoint: &str) -> Result<VerifyAuditLogResponse, tonic::Status> {
+    let request = VerifyAuditLogRequest { checkpoint: checkpoint.into(), ..Default::default() };
+    Ok(client.audit().verify_audit_log(request).await?.into_inner())
+}
+
 on_both! {
+    async fn old_entries_go_and_what_is_left_is_verified(server: Server) {
+        let (client, day) = (&server.client, Duration::from_secs(24 * 60 * 60));
+        for name in ["one", "two"] {
+            set(client, json!({"general.company_name": name})).await;
+        }
+        let old = export(client).await;
+        let early = verify(client).await.checkpoint;
+        server.clock.advance(31 * day);
+        set(client, json!({"audit.retention_days": 30})).await;
+        server.advance(Duration::from_secs(1));
+        let left = eventually("what is old goes", async || {
+            let left = export(client).await;
+            (left[0].seq > old.len() as i64).then_some(left)
+        }).await;
+        let actions: Vec<_> = left.iter().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(actions, ["settings.update", "audit_log.prune"]);
+        assert_eq!(after(&left[1])["last_seq"], json!(old.len()));
+        let whole = verify(client).await;
+        assert!(whole.ok && whole.checked == 2, "{whole:?}");
+        // The last that went is still known, an older one is not.
+        assert!(verify_with(client, &early).await.unwrap().ok);
+        let older = format!("1:{}", early.split(':').next_back().unwrap());
+        status::expect_violations(&verify_with(client, &older).await.unwrap_err(), &["checkpoint"]);
+
+        // Whoever can write to the tables can not remove entries as if it were for their age.
+        let db = Db::open(&server.config.database).await.unwrap();
+        tamper(&db, format!("DELETE FROM audit_log WHERE seq = {}", old.len() + 1)).await;
+        assert!(!verify(client).await.ok);
+        tamper(&db, "UPDATE audit_base SET seq = seq + 1, hash = (SELECT prev_hash FROM audit_log ORDER BY seq LIMIT 1)").await;
+        assert_eq!(verify(client).await.first_bad_seq, 1, "a base that the key did not make is none");
+        server.clock.advance(31 * day);
+        server.advance(Duration::from_secs(1));
+        assert_eq!(export(client).await.len(), 1, "what was tampered with is not removed");
+    }
+
     async fn every_change_leaves_one_entry(server: Server) {
         let client = &server.client;
         let mut log = Follower::new(&server).await;

@@ -9,6 +9,7 @@ use switchboard_client::event::v1::{
     BatchPublishEventsRequest, EraseEventsRequest, EraseEventsResponse, PublishEventRequest,
 };
 use switchboard_client::notification::v1::SubscribeRequest;
+use switchboard_client::settings::v1::ListAuditEntriesRequest;
 use tonic::{Code, Status};
 
 use crate::deliveries::all_to;
@@ -74,6 +75,10 @@ on_both! {
         assert_eq!(rows(&server, &["events", "webhook_deliveries", "email_queue", "captured_emails"]).await, 1 + 2 + 2 + 2);
         assert_eq!(rows(&server, &["delivery_attempts"]).await, 4);
         assert_eq!(erase(&server, "user:1").await, [0; 3], "a second time there is nothing left");
+        let request = ListAuditEntriesRequest { action_prefix: "subject.erase".into(), ..Default::default() };
+        let entries = server.client.audit().list_audit_entries(request).await.unwrap().into_inner().entries;
+        let told: Vec<_> = entries.iter().map(|entry| entry.resource_id.starts_with("hmac:")).collect();
+        assert_eq!(told, [true], "one entry, which does not name the subject: {entries:?}");
 
         // What was to be sent once more is not; what is another's is.
         server.advance(Duration::from_secs(66));

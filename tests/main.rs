@@ -9,6 +9,7 @@ mod audit;
 mod bad_input;
 mod browser;
 mod command_line;
+mod configuration;
 mod crash;
 mod crash_credits;
 mod deliverability;

@@ -19,6 +19,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("apikeys.log_days", &["the_settings_say_how_long_uses_are_kept"]),
     ("apikeys.max_expiry_days", &["the_settings_say_how_long_keys_live"]),
     ("apikeys.usage_days", &["the_settings_say_how_long_uses_are_kept"]),
+    ("audit.retention_days", &["old_entries_go_and_what_is_left_is_verified"]),
     ("authentication.jwks_url", &["the_settings_say_whose_tokens_are_taken"]),
     ("authentication.token_audience", &["the_settings_say_whose_tokens_are_taken"]),
     ("authentication.token_issuer", &["the_settings_say_whose_tokens_are_taken"]),

@@ -42,7 +42,7 @@ pub fn generate(kind: KeyKind, random: &dyn Random) -> SecretText {
     text.push('_');
     push_random(&mut text, SECRET_LENGTH, random);
     let checksum = checksum(&text);
-    text.push_str(&checksum);
+    text.extend(checksum.map(char::from));
     SecretText::new(text.as_str())
 }
 
@@ -53,7 +53,7 @@ pub fn is_well_formed(text: &str) -> bool {
     }
     let parts = [&text.as_bytes()[START.len()..PREFIX_LENGTH], &text.as_bytes()[PREFIX_LENGTH + 1..]];
     parts.iter().all(|part| part.iter().all(u8::is_ascii_alphanumeric))
-        && text[LENGTH - CHECKSUM_LENGTH..] == checksum(&text[..LENGTH - CHECKSUM_LENGTH])
+        && text.as_bytes()[LENGTH - CHECKSUM_LENGTH..] == checksum(&text[..LENGTH - CHECKSUM_LENGTH])
 }
 
 /// The visible prefix of a well-formed key.
@@ -102,14 +102,14 @@ fn push_random(text: &mut String, count: usize, random: &dyn Random) {
     }
 }
 
-fn checksum(text: &str) -> String {
+fn checksum(text: &str) -> [u8; CHECKSUM_LENGTH] {
     let mut rest = crc32fast::hash(text.as_bytes()) as usize;
     let mut digits = [b'0'; CHECKSUM_LENGTH];
     for digit in digits.iter_mut().rev() {
         *digit = ALPHABET[rest % 62];
         rest /= 62;
     }
-    String::from_utf8_lossy(&digits).into_owned()
+    digits
 }
 
 #[cfg(test)]

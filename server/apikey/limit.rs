@@ -4,11 +4,14 @@
 //! refused when that would be more than `p` from now.  Times are counted in `n`ths of a microsecond, so that nothing is
 //! rounded.  Over any time `t` at most `n + n t / p` uses are let through.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+
+use http::HeaderValue;
 
 use super::model::RateLimit;
 use crate::clock::Timestamp;
+use crate::rpc::admission::quota::{Standing, policy};
 
 /// The limits of a key, with how far each is used up.  They live in the memory of one node.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Limits {
     limits: Box<[RateLimit]>,
     /// For each, when all of it is back.
     back: Mutex<Box<[i128]>>,
+    /// What answers tell of each, once it was needed: only keys that are used on this server have answers to tell it with.
+    told: OnceLock<Box<[(Arc<str>, Option<HeaderValue>)]>>,
 }
 
 /// How it stands with one limit.
@@ -44,12 +49,35 @@ impl Limits {
             Some(before.back.lock().unwrap_or_else(PoisonError::into_inner)[at])
         };
         let back = limits.iter().map(|limit| found(limit).unwrap_or(i128::MIN)).collect();
-        Self { limits: limits.into(), back: Mutex::new(back) }
+        Self { limits: limits.into(), back: Mutex::new(back), told: OnceLock::new() }
     }
 
     /// Whether these are the limits.
     pub fn are(&self, limits: &[RateLimit]) -> bool {
         *self.limits == *limits
+    }
+
+    /// Uses every limit once, or none when one is used up; answers how it stands with the one that is used up the furthest, and
+    /// `None` when nothing was used.
+    pub fn take_once(&self, now: Timestamp) -> Option<Standing> {
+        let mut back = self.back.lock().unwrap_or_else(PoisonError::into_inner);
+        let cells = || self.limits.iter().map(|limit| Cell::of(limit, now));
+        if !cells().zip(&**back).all(|(cell, back)| cell.next(*back, 1).is_ok()) {
+            return None;
+        }
+        let mut tightest: Option<(usize, i64, Duration)> = None;
+        for (at, (cell, back)) in cells().zip(&mut **back).enumerate() {
+            *back = cell.next(*back, 1).unwrap_or(*back);
+            let (remaining, full_after) = cell.left(*back);
+            if tightest.is_none_or(|(_, least, _)| remaining < least) {
+                tightest = Some((at, remaining, full_after));
+            }
+        }
+        drop(back);
+        let (at, remaining, after) = tightest?;
+        let limit = &self.limits[at];
+        let (name, policy) = self.told.get_or_init(|| self.limits.iter().map(told).collect())[at].clone();
+        Some(Standing { name, uses: limit.limit, period: limit.period, remaining, policy, after })
     }
 
     /// Uses every limit that `names` has (all of them when it has none) `cost` times, or none of them; answers whether it did,
@@ -70,6 +98,10 @@ impl Limits {
         }
         (admitted, states)
     }
+}
+
+fn told(limit: &RateLimit) -> (Arc<str>, Option<HeaderValue>) {
+    (limit.name.as_str().into(), policy(&limit.name, limit.limit, limit.period.as_secs()))
 }
 
 /// A limit at a time, in ticks: microseconds times the number of uses.
@@ -95,24 +127,35 @@ impl Cell {
         if over <= 0 { Ok(next) } else { Err(over) }
     }
 
+    fn used(&self, back: i128) -> i128 {
+        back.saturating_sub(self.now).clamp(0, self.whole)
+    }
+
+    fn time(&self, ticks: i128) -> Duration {
+        let micros = (ticks + self.limit - 1) / self.limit;
+        Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+    }
+
+    /// How many uses are left, and when all are back.
+    fn left(&self, back: i128) -> (i64, Duration) {
+        let used = self.used(back);
+        (i64::try_from((self.whole - used) / self.step).unwrap_or(0), self.time(used))
+    }
+
     fn state(&self, limit: &RateLimit, back: i128, over: Option<i128>) -> LimitState {
-        let used = back.saturating_sub(self.now).clamp(0, self.whole);
-        let time = |ticks: i128| {
-            let micros = (ticks + self.limit - 1) / self.limit;
-            Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
-        };
+        let (used, (remaining, full_after)) = (self.used(back), self.left(back));
         let retry_after = match over {
             None => Some(Duration::ZERO),
             // More than all of it is never there.
             Some(over) if over > used => None,
-            Some(over) => Some(time(over)),
+            Some(over) => Some(self.time(over)),
         };
         LimitState {
             name: limit.name.clone(),
             limit: limit.limit,
             period: limit.period,
-            remaining: i64::try_from((self.whole - used) / self.step).unwrap_or(0),
-            full_after: time(used),
+            remaining,
+            full_after,
             retry_after,
         }
     }
@@ -170,6 +213,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn to_use_all_limits_once_is_what_it_is_one_by_one(
+            bounds in prop::collection::vec((1..20i64, 1_000..5_000_000u64), 1..4),
+            waits in prop::collection::vec(0..1_000_000u64, 1..100)
+        ) {
+            let bounds: Vec<_> = bounds
+                .iter()
+                .enumerate()
+                .map(|(number, (uses, period))| limit(&number.to_string(), *uses, Duration::from_micros(*period)))
+                .collect();
+            let (one, other, mut now) = (Limits::new(&bounds, None), Limits::new(&bounds, None), 0);
+            for wait in waits {
+                now += wait;
+                let (admitted, states) = one.take(&[], 1, at(now));
+                let standing = other.take_once(at(now));
+                prop_assert_eq!(standing.is_some(), admitted);
+                if let Some(standing) = standing {
+                    let tightest = states.iter().min_by_key(|state| state.remaining).unwrap();
+                    prop_assert_eq!(&*standing.name, tightest.name.as_str());
+                    prop_assert_eq!((standing.remaining, standing.after), (tightest.remaining, tightest.full_after));
+                }
+            }
+        }
+
         #[test]
         fn never_more_than_the_limit_and_what_came_back(
             uses in 1..50i64, period in 1_000..10_000_000u64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Recorder;
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::Db;
 use crate::db::partition::{Droppable, Kept};
@@ -25,6 +26,7 @@ pub(super) struct Retention {
     pub db: Db,
     pub clock: SharedClock,
     pub settings: Arc<SettingsService>,
+    pub audit: Recorder,
     /// Asks for a round now.
     pub wake: Arc<Notify>,
     pub stop: CancellationToken,
@@ -81,6 +83,9 @@ impl Retention {
         }
         if let Some(before) = self.before("retention.emails_days") {
             more |= self.sweep(&mut sweeps.emails, "mails", &email::retention::Old::new(before)).await?;
+        }
+        if let Some(before) = self.before("audit.retention_days") {
+            more |= self.audit.prune(&self.db, before).await?;
         }
         // The last: what was made from them may just have gone.
         if let Some(before) = self.before("retention.events_days") {

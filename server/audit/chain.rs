@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::store::{Entry, Head};
+use super::store::{Base, Entry, Head};
 use crate::secret::KEY_LENGTH;
 
 /// Makes the hashes.
@@ -40,6 +40,22 @@ impl Chain {
     pub(super) fn head(&self, seq: i64, hash: String) -> Head {
         let mac = self.over(&["switchboard audit head 1", &seq.to_string(), &hash]);
         Head { id: 1, seq, hash, mac }
+    }
+
+    /// The base of a chain that goes on from here.
+    pub(super) fn base(&self, seq: i64, hash: String) -> Base {
+        let mac = self.over(&["switchboard audit base 1", &seq.to_string(), &hash]);
+        Base { id: 1, seq, hash, mac }
+    }
+
+    /// Whether a base is one that was made with the key.
+    pub(super) fn is_base(&self, base: &Base) -> bool {
+        self.base(base.seq, base.hash.clone()).mac == base.mac
+    }
+
+    /// Whether an entry is as it was recorded, and follows this one.
+    pub(super) fn follows(&self, entry: &Entry, seq: i64, hash: &str) -> bool {
+        entry.seq == seq + 1 && entry.prev_hash == hash && entry.hash == self.hash(entry)
     }
 
     /// Whether a head is one that was made with the key.

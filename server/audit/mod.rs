@@ -7,6 +7,7 @@
 
 mod chain;
 mod entry;
+mod prune;
 mod read;
 pub mod rpc;
 mod store;

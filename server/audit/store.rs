@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use super::read::Filter;
 use crate::clock::Timestamp;
 use crate::db::Conn;
-use crate::db::schema::{audit_head, audit_log};
+use crate::db::schema::{audit_base, audit_head, audit_log};
 use crate::error::Result;
 use crate::on;
 
@@ -38,6 +38,34 @@ pub(super) struct Head {
     pub seq: i64,
     pub hash: String,
     pub mac: String,
+}
+
+/// Where the log begins: the last entry that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = audit_base)]
+pub(super) struct Base {
+    pub id: i64,
+    pub seq: i64,
+    pub hash: String,
+    pub mac: String,
+}
+
+/// Where the log begins, if anything was removed.
+pub(super) async fn base(conn: &mut Conn) -> Result<Option<Base>> {
+    Ok(on!(conn, |c| audit_base::table.find(1).select(Base::as_select()).first(c).await.optional())?)
+}
+
+/// Removes the entries up to the one that a base is of, and keeps that.
+pub(super) async fn cut(conn: &mut Conn, base: Base) -> Result<()> {
+    let old = diesel::delete(audit_log::table.filter(audit_log::seq.le(base.seq)));
+    on!(conn, |c| old.execute(c).await)?;
+    let put = diesel::insert_into(audit_base::table)
+        .values(base.clone())
+        .on_conflict(audit_base::id)
+        .do_update()
+        .set(base);
+    on!(conn, |c| put.execute(c).await)?;
+    Ok(())
 }
 
 /// Gives the log its head.

@@ -99,10 +99,10 @@ struct Walk {
 }
 
 impl AuditService {
-    /// Verifies the log from this entry on, or all of it; and that it has the entry of a checkpoint.
+    /// Verifies the log from this entry on, or all of it that is kept; and that it has the entry of a checkpoint.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for an entry that there is not yet, and a checkpoint before it.
+    /// `INVALID_ARGUMENT` for an entry that there is not yet, and for a checkpoint before it or before what is kept.
     pub async fn verify(&self, from: i64, checkpoint: Option<Checkpoint>) -> Result<Report> {
         let from = from.max(1);
         if from > 1 {
@@ -114,14 +114,50 @@ impl AuditService {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.seq < from - 1) {
             return Err(Error::field("checkpoint", "must not be older than from_seq"));
         }
+        loop {
+            let base = self.base().await?;
+            let is_older = |checkpoint: &Checkpoint| checkpoint.seq < base.seq;
+            if checkpoint.as_ref().is_some_and(is_older) {
+                let what = format!("is older than the log, which goes on from entry {}", base.seq);
+                return Err(Error::field("checkpoint", what));
+            }
+            let report = self.walk(from, &base, checkpoint.clone()).await?;
+            // What was removed for its age meanwhile is not missing.
+            if report.fault.is_none() || self.base().await? == base {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// The last entry that was removed for its age; the one before the first where there is no such, or none that the key made.
+    async fn base(&self) -> Result<Checkpoint> {
+        let base = store::base(&mut self.db.reader().await?).await?;
+        let base = base.filter(|base| self.chain.is_base(base));
+        Ok(base.map_or(Checkpoint { seq: 0, hash: String::new() }, |base| Checkpoint {
+            seq: base.seq,
+            hash: base.hash,
+        }))
+    }
+
+    async fn walk(&self, from: i64, base: &Checkpoint, checkpoint: Option<Checkpoint>) -> Result<Report> {
+        let whole = from <= base.seq + 1;
+        let from = from.max(base.seq + 1);
         // One entry more than asked for, because the first is to follow it.
-        let last = Checkpoint { seq: (from - 2).max(0), hash: String::new() };
+        let last = if whole { base.clone() } else { Checkpoint { seq: from - 2, hash: String::new() } };
+        if let Some(wrong) =
+            checkpoint.as_ref().filter(|one| base.seq > 0 && one.seq == base.seq && one.hash != base.hash)
+        {
+            let fault = Some(Fault { seq: wrong.seq, problem: Problem::Checkpoint });
+            return Ok(Report { checked: 0, fault, checkpoint: last });
+        }
+        let start = last.seq;
         let mut walk = Walk { from, checked: 0, last, expected: checkpoint };
         let fault = loop {
             let mut conn = self.db.reader().await?;
             // The head first: what is recorded meanwhile is beyond it and no fault, and what it counts must be there.
             let head = store::head(&mut conn).await?;
-            let after = if walk.last.seq == 0 { i64::MIN } else { walk.last.seq };
+            let after =
+                if walk.last.seq == start && (whole || start == 0) { i64::MIN } else { walk.last.seq };
             let entries = store::after(&mut conn, after, BATCH).await?;
             drop(conn);
             if entries.is_empty() {

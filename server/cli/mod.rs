@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod audit;
+mod configuration;
 pub mod demo;
 mod doctor;
 mod key;
@@ -39,6 +40,10 @@ enum Verb {
     /// Make API keys.
     #[command(subcommand)]
     Key(key::Verb),
+    /// Write the configuration of a running server to a file.
+    Export(configuration::Export),
+    /// Bring a configuration that was exported to a running server.
+    Import(configuration::Import),
     /// Put settings back.
     #[command(subcommand)]
     Settings(settings::Verb),
@@ -67,6 +72,8 @@ pub fn main() -> ExitCode {
             Verb::Demo(arguments) => demo::run(arguments).await,
             Verb::Migrate(options) => exit(migrate::run(options).await),
             Verb::Key(verb) => exit(key::run(verb).await),
+            Verb::Export(arguments) => configuration::export(arguments).await,
+            Verb::Import(arguments) => configuration::import(arguments).await,
             Verb::Settings(verb) => exit(settings::run(verb).await),
             Verb::Audit(verb) => audit::run(verb).await,
             Verb::Secrets(verb) => exit(secrets::run(verb).await),

@@ -9,6 +9,11 @@ pub(super) fn line(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Says something beside what was asked for.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Says what went wrong.
 pub(super) fn fail(text: &str) -> ExitCode {
     let _ = writeln!(std::io::stderr().lock(), "error: {text}");

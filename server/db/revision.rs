@@ -41,7 +41,7 @@ pub async fn current(conn: &mut Conn, name: &str) -> Result<i64> {
 }
 
 /// Keeps other changes and the publishes of all nodes out until the transaction ends; SQLite's one writer needs no lock.
-pub(super) async fn lock(conn: &mut Conn) -> Result<()> {
+pub async fn lock(conn: &mut Conn) -> Result<()> {
     match conn {
         Conn::Postgres(_) => execute(conn, &format!("SELECT pg_advisory_xact_lock({LOCK})")).await,
         Conn::Sqlite(_) => Ok(()),

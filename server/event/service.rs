@@ -14,6 +14,7 @@ use super::request::{RequestKey, check_request_id};
 use super::store;
 pub use super::store::{ListFilter, Outcome};
 use super::topic;
+use crate::audit::Recorder;
 use crate::clock::SharedClock;
 use crate::db::Db;
 use crate::db::group::Lane;
@@ -63,6 +64,8 @@ pub struct EventService {
     pub hub: Arc<EphemeralHub>,
     /// What the channels have made of events.
     pub traces: Arc<[Arc<dyn Traces>]>,
+    /// Records what is erased.
+    pub audit: Recorder,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.

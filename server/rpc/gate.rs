@@ -5,13 +5,14 @@
 //! health may be asked from everywhere.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
+use prometheus_client::metrics::counter::Counter;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -33,6 +34,8 @@ const HEALTH: &str = "/grpc.health.v1.";
 /// What may be asked without a key.
 const REFLECTION: &str = "/grpc.reflection.";
 
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// Puts the gate before a service.
 #[derive(Clone)]
 pub struct GateLayer(Arc<Keeper>);
@@ -43,6 +46,8 @@ struct Keeper {
     admission: Arc<Admission>,
     meter: Arc<dyn Meter>,
     metrics: Arc<Metrics>,
+    /// What counts the answers of each method that are no errors, once there is one.
+    answered: Box<[OnceLock<Counter>]>,
 }
 
 impl GateLayer {
@@ -54,7 +59,8 @@ impl GateLayer {
         meter: Arc<dyn Meter>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Keeper { methods, authenticate, admission, meter, metrics }))
+        let answered = methods.all().map(|_| OnceLock::new()).collect();
+        Self(Arc::new(Keeper { methods, authenticate, admission, meter, metrics, answered }))
     }
 }
 
@@ -126,13 +132,16 @@ impl Keeper {
             return Ok(Status::with_details(Code::Unimplemented, error.message(), status::details(&error))
                 .into_http());
         };
-        let (name, scope) = (method.path, method.scope);
+        let scope = method.scope;
         let began = Stopwatch::start();
-        if let Some(address) = address {
+        if address != ClientAddress::of(request.extensions())
+            && let Some(address) = address
+        {
             request.extensions_mut().insert(ClientAddress(address));
         }
         let found = self.authenticate(request.headers(), address).await;
-        let call = Call { name, began, address, key_id: found.as_ref().ok().and_then(counted) };
+        let key_id = found.as_ref().ok().and_then(counted);
+        let call = Call { name: method.path, number: method.number, began, address, key_id };
         let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
         let admitted = admitted.and_then(|(principal, standing)| {
             let origin = origin::read(&principal, request.headers(), address)?;
@@ -197,7 +206,11 @@ impl Keeper {
 
     fn count(&self, call: Call, code: Code) {
         let name = status::code_name(code);
-        self.metrics.request(call.name, name);
+        if code == Code::Ok {
+            self.answered[call.number].get_or_init(|| self.metrics.requests(call.name, name)).inc();
+        } else {
+            self.metrics.request(call.name, name);
+        }
         if let Some(key_id) = call.key_id {
             let (status, duration) = (status::http_status(code), call.began.elapsed());
             let Call { name: path, address, .. } = call;
@@ -215,6 +228,7 @@ fn counted(principal: &auth::Principal) -> Option<Arc<str>> {
 /// A call under way.
 struct Call {
     name: &'static str,
+    number: usize,
     began: Stopwatch,
     address: Option<IpAddr>,
     /// The caller's key; `None` for a user, and when it has none that works.
@@ -223,7 +237,7 @@ struct Call {
 
 /// The deadline that a caller set: digits and a unit (gRPC over HTTP/2, "Timeout").
 fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let value = headers.get(TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.len() > 8 {
         return None;

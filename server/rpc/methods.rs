@@ -19,6 +19,8 @@ pub struct Method {
     pub scope: &'static str,
     /// Whether it answers with a stream.
     pub streaming: bool,
+    /// Its place among all.
+    pub number: usize,
 }
 
 /// All methods.
@@ -54,7 +56,8 @@ impl Methods {
                 let path = format!("/{}/{}", service.full_name(), method.name());
                 // There is a fixed number of them, for as long as the process lives.
                 let (path, scope): (&'static str, &'static str) = (path.leak(), scope.leak());
-                methods.by_path.insert(path, Method { path, scope, streaming: method.is_server_streaming() });
+                let (streaming, number) = (method.is_server_streaming(), methods.by_path.len());
+                methods.by_path.insert(path, Method { path, scope, streaming, number });
             }
         }
         Ok(methods)

@@ -50,7 +50,7 @@ pub(super) type Wanted = BTreeMap<&'static str, Option<Value>>;
 /// Says what settings are to be, in the transaction, told the revision that they are at.
 type Plan = Box<dyn for<'c> FnOnce(&'c mut Conn, i64) -> BoxFuture<'c, Result<Wanted>> + Send>;
 /// The field of the request that a setting's value stands in.
-type Field = fn(&str) -> String;
+pub(super) type Field = fn(&str) -> String;
 
 /// What decides about changes.
 pub(super) struct Rules {
@@ -131,29 +131,7 @@ impl SettingsService {
                 }
                 keyring::refresh(conn, &rules.sealer).await?;
                 let wanted = plan(conn, current).await?;
-                rules.require_free(&wanted)?;
-                let rows = store::all(conn).await?;
-                let differences = rules.differences(&rows, &wanted)?;
-                let mut after = Values::resolve(current, &rules.pins, rows, &rules.sealer)?;
-                for (&key, value) in &wanted {
-                    definition::find(key).into_iter().for_each(|known| after.set(known, value.clone()));
-                }
-                let keys = wanted.into_keys().collect::<Vec<_>>();
-                rules.judge(&after, field, &keys)?;
-                rules.judge_caller(&after, terms.address, field, &keys)?;
-                let changed = !terms.validate_only && !differences.is_empty();
-                if changed {
-                    let revision = Revision {
-                        number: current + 1,
-                        action: Some(action),
-                        actor: terms.actor,
-                        reason: terms.reason,
-                        created_at: now,
-                        changes: Vec::new(),
-                    };
-                    rules.keep(conn, revision, differences).await?;
-                }
-                Ok((after, changed))
+                rules.make(conn, current, action, terms, field, wanted, now).await
             })
         })
         .await?;
@@ -192,6 +170,43 @@ impl Stored {
 }
 
 impl Rules {
+    /// Makes a change in a transaction that keeps others out; answers the values after it, and whether there is a new revision.
+    #[expect(clippy::too_many_arguments, reason = "one place, and each is another thing")]
+    pub(super) async fn make(
+        &self,
+        conn: &mut Conn,
+        current: i64,
+        action: Action,
+        terms: Terms,
+        field: Field,
+        wanted: Wanted,
+        now: Timestamp,
+    ) -> Result<(Values, bool)> {
+        self.require_free(&wanted)?;
+        let rows = store::all(conn).await?;
+        let differences = self.differences(&rows, &wanted)?;
+        let mut after = Values::resolve(current, &self.pins, rows, &self.sealer)?;
+        for (&key, value) in &wanted {
+            definition::find(key).into_iter().for_each(|known| after.set(known, value.clone()));
+        }
+        let keys = wanted.into_keys().collect::<Vec<_>>();
+        self.judge(&after, field, &keys)?;
+        self.judge_caller(&after, terms.address, field, &keys)?;
+        let changed = !terms.validate_only && !differences.is_empty();
+        if changed {
+            let revision = Revision {
+                number: current + 1,
+                action: Some(action),
+                actor: terms.actor,
+                reason: terms.reason,
+                created_at: now,
+                changes: Vec::new(),
+            };
+            self.keep(conn, revision, differences).await?;
+        }
+        Ok((after, changed))
+    }
+
     fn require_free(&self, wanted: &Wanted) -> Result<()> {
         let pinned = wanted.keys().find_map(|&key| Some((key, self.pins.get(key)?)));
         let Some((key, Pin { origin, source, .. })) = pinned else {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::change::{Rules, checked};
 use super::definition;
@@ -19,6 +19,7 @@ use crate::clock::SharedClock;
 use crate::db::keyring::{self, Keyring};
 use crate::db::{Db, revision};
 use crate::error::{Error, Result, Violations};
+use crate::portable::Passphrases;
 use crate::rpc::page::Page;
 use crate::secret::SharedRandom;
 
@@ -26,8 +27,7 @@ use crate::secret::SharedRandom;
 pub struct SettingsService {
     pub(super) db: Db,
     pub(super) clock: SharedClock,
-    pub(super) random: SharedRandom,
-    pub(super) passphrases: Arc<Semaphore>,
+    pub(super) passphrases: Passphrases,
     pub(super) rules: Arc<Rules>,
     values: ArcSwap<Values>,
     followers: Mutex<Vec<Follower>>,
@@ -63,10 +63,15 @@ impl SettingsService {
             audit,
         };
         let (values, followers, head) = (ArcSwap::default(), Mutex::default(), watch::Sender::new(0));
-        let (rules, passphrases) = (Arc::new(rules), Arc::new(Semaphore::new(1)));
-        let service = Self { db, clock, random, passphrases, rules, values, followers, head };
+        let (rules, passphrases) = (Arc::new(rules), Passphrases::new(random));
+        let service = Self { db, clock, passphrases, rules, values, followers, head };
         service.reload().await?;
         Ok(service)
+    }
+
+    /// What seals under passphrases, for one at a time of all who want it.
+    pub fn passphrases(&self) -> Passphrases {
+        self.passphrases.clone()
     }
 
     /// The values now.

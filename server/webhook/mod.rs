@@ -34,6 +34,7 @@ pub mod mode;
 pub mod model;
 mod network;
 pub mod policy;
+mod portable;
 pub mod proxy;
 pub mod pull;
 mod replay;

@@ -301,7 +301,12 @@ impl WebhookService {
 }
 
 /// Checks a changed endpoint, and says what becomes of its private key.
-fn check(webhook: &Webhook, rules: &Rules, former: &str, key: Option<SecretText>) -> Result<KeyChange> {
+pub(super) fn check(
+    webhook: &Webhook,
+    rules: &Rules,
+    former: &str,
+    key: Option<SecretText>,
+) -> Result<KeyChange> {
     let mut violations = Violations::default();
     webhook.check(&rules.guard, rules.https_only, &mut violations);
     let client_key = trust::check(webhook, former, key, &mut violations);

@@ -115,6 +115,8 @@ services! {
     api_keys: apikey, api_key_service_client, ApiKeyServiceClient;
     /// Reads and changes settings.
     settings: settings, settings_service_client, SettingsServiceClient;
+    /// Exports and imports the configuration as a whole.
+    configuration: settings, configuration_service_client, ConfigurationServiceClient;
     /// Reads and verifies the audit log.
     audit: settings, audit_service_client, AuditServiceClient;
     /// Subscribes to live events.

@@ -1,5 +1,6 @@
 //! Durations, counted in ranges, each a tenth wider than the one before: a quantile is the end of the range that it falls into.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// The end of the first range, in microseconds.
@@ -34,10 +35,14 @@ impl Durations {
     }
 }
 
+/// The ends of all ranges but the last, in microseconds.
+static ENDS: LazyLock<[u64; LAST as usize]> =
+    LazyLock::new(|| std::array::from_fn(|range| (SHORTEST * WIDTH.powi(range as i32)) as u64));
+
 /// The range of a duration.
 pub(super) fn bucket(duration: Duration) -> i16 {
-    let steps = (duration.as_micros() as f64 / SHORTEST).log(WIDTH).ceil();
-    steps.clamp(0.0, f64::from(LAST)) as i16
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    ENDS.partition_point(|end| *end < micros) as i16
 }
 
 #[cfg(test)]

@@ -33,15 +33,15 @@ use tally::Tally;
 
 /// A use of a key that ended.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub struct Call<'a> {
     /// The key.
-    pub key_id: Arc<str>,
+    pub key_id: &'a Arc<str>,
     /// The HTTP method.
-    pub method: Cow<'static, str>,
+    pub method: &'a str,
     /// What was called: a path.
-    pub path: Cow<'static, str>,
+    pub path: &'a str,
     /// What is counted together with it: the path, or what it has in common with others.
-    pub endpoint: Cow<'static, str>,
+    pub endpoint: Cow<'a, str>,
     /// The HTTP status that says how it ended.
     pub status: u16,
     /// The same in a word.
@@ -52,6 +52,34 @@ pub struct Call {
     pub duration: Duration,
     /// When it ended.
     pub at: Timestamp,
+}
+
+/// A use that waits to be written to the log.  Most uses are only counted, and nothing of them is copied.
+#[derive(Debug)]
+struct Entry {
+    key_id: Arc<str>,
+    method: Box<str>,
+    path: Box<str>,
+    status: u16,
+    code: &'static str,
+    address: Option<IpAddr>,
+    duration: Duration,
+    at: Timestamp,
+}
+
+impl From<&Call<'_>> for Entry {
+    fn from(call: &Call<'_>) -> Self {
+        Self {
+            key_id: Arc::clone(call.key_id),
+            method: call.method.into(),
+            path: endpoint::without_query(call.path).into(),
+            status: call.status,
+            code: call.code,
+            address: call.address,
+            duration: call.duration,
+            at: call.at,
+        }
+    }
 }
 
 /// Counts and logs uses.
@@ -76,7 +104,7 @@ impl Usage {
     }
 
     /// Counts and logs a use.
-    pub fn note(&self, call: Call) {
+    pub fn note(&self, call: &Call<'_>) {
         if !self.tally.note(call) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -85,9 +113,9 @@ impl Usage {
     /// Counts and logs a call of this server's own.
     pub fn note_own(&self, own: Use, at: Timestamp) {
         let Use { key_id, path, code, status, address, duration } = own;
+        let (key_id, endpoint) = (&key_id, Cow::Borrowed(path));
         // gRPC knows one HTTP method.
-        let (method, path, endpoint) = ("POST".into(), path.into(), path.into());
-        self.note(Call { key_id, method, path, endpoint, status, code, address, duration, at });
+        self.note(&Call { key_id, method: "POST", path, endpoint, status, code, address, duration, at });
     }
 
     /// How many log entries were dropped since the start.

@@ -1,12 +1,12 @@
 //! The queries of usage.
 //!
-//! A flush is a few statements whatever it has: the rows of each go as one JSON text, which both databases take apart.
+//! What is added to rows is in the [`flush`](super::flush).
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, SmallInt, Text};
 use diesel_async::RunQueryDsl;
-use serde_json::Value;
 
+use super::flush::store::{merge_durations, merge_usage};
 use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::db::schema::{api_key_durations as durations, api_key_logs as logs, api_key_usage as usage};
@@ -16,145 +16,6 @@ use crate::on;
 
 /// Rows of minutes, of hours and of days, by how many minutes each has.
 pub(super) const SPANS: [i16; 3] = [1, 60, 1_440];
-
-/// How the rows of a JSON text become those of a table.
-struct Upsert {
-    /// The table with its columns.
-    into: &'static str,
-    /// The columns, each with its type in PostgreSQL; `instant` is microseconds in the text.
-    columns: &'static [(&'static str, &'static str)],
-    order: &'static str,
-    conflict: &'static str,
-}
-
-const USAGE: Upsert = Upsert {
-    into: "api_key_usage",
-    columns: &[
-        ("key_id", "text"),
-        ("span", "smallint"),
-        ("started_at", "instant"),
-        ("method", "text"),
-        ("endpoint", "text"),
-        ("status_class", "smallint"),
-        ("calls", "bigint"),
-    ],
-    order: "1, 2, 3, 4, 5, 6",
-    conflict: "(key_id, span, started_at, method, endpoint, status_class)
-        DO UPDATE SET calls = api_key_usage.calls + excluded.calls",
-};
-const DURATIONS: Upsert = Upsert {
-    into: "api_key_durations",
-    columns: &[
-        ("key_id", "text"),
-        ("span", "smallint"),
-        ("started_at", "instant"),
-        ("bucket", "smallint"),
-        ("calls", "bigint"),
-    ],
-    order: "1, 2, 3, 4",
-    conflict: "(key_id, span, started_at, bucket) DO UPDATE SET calls = api_key_durations.calls + excluded.calls",
-};
-const ACTIVITY: Upsert = Upsert {
-    into: "api_key_activity",
-    columns: &[("key_id", "text"), ("last_used_at", "instant")],
-    order: "1",
-    // Forward only: a node whose clock is behind takes nothing back.
-    conflict: "(key_id) DO UPDATE SET last_used_at = excluded.last_used_at
-        WHERE excluded.last_used_at > api_key_activity.last_used_at",
-};
-const NETWORKS: Upsert = Upsert {
-    into: "api_key_networks",
-    columns: &[("key_id", "text"), ("network", "text"), ("first_used_at", "instant")],
-    order: "1, 2",
-    conflict: "(key_id, network) DO NOTHING",
-};
-const LOGS: Upsert = Upsert {
-    into: "api_key_logs",
-    columns: &[
-        ("id", "text"),
-        ("key_id", "text"),
-        ("method", "text"),
-        ("endpoint", "text"),
-        ("status", "smallint"),
-        ("code", "text"),
-        ("ip_address", "text"),
-        ("duration_micros", "bigint"),
-        ("created_at", "instant"),
-    ],
-    order: "1",
-    conflict: "(id) DO NOTHING",
-};
-
-impl Upsert {
-    fn postgres(&self) -> String {
-        let columns =
-            |of: &dyn Fn(&(&str, &str)) -> String| self.columns.iter().map(of).collect::<Vec<_>>().join(", ");
-        let kind = |kind: &str| if kind == "instant" { "bigint".to_owned() } else { kind.to_owned() };
-        let value = |name: &str, kind: &str| match kind {
-            "instant" => format!("TIMESTAMPTZ 'epoch' + {name} * INTERVAL '1 microsecond'"),
-            _ => name.to_owned(),
-        };
-        format!(
-            "INSERT INTO {} ({}) SELECT {} FROM json_to_recordset(CAST($1 AS json)) AS r ({}) ORDER BY {} ON CONFLICT {}",
-            self.into,
-            columns(&|(name, _)| (*name).to_owned()),
-            columns(&|(name, kind)| value(name, kind)),
-            columns(&|(name, of)| format!("{name} {}", kind(of))),
-            self.order,
-            self.conflict
-        )
-    }
-
-    fn sqlite(&self) -> String {
-        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
-        let values: Vec<String> =
-            names.iter().map(|name| format!("json_extract(value, '$.{name}')")).collect();
-        // Without a condition SQLite would take ON for that of a join.
-        format!(
-            "INSERT INTO {} ({}) SELECT {} FROM json_each(?) WHERE TRUE ORDER BY {} ON CONFLICT {}",
-            self.into,
-            names.join(", "),
-            values.join(", "),
-            self.order,
-            self.conflict
-        )
-    }
-
-    async fn run(&self, conn: &mut Conn, rows: Vec<Value>) -> Result<()> {
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let rows = Value::Array(rows).to_string();
-        match conn {
-            Conn::Postgres(c) => {
-                diesel::sql_query(self.postgres()).bind::<Text, _>(rows).execute(&mut ***c).await?
-            }
-            Conn::Sqlite(c) => {
-                diesel::sql_query(self.sqlite()).bind::<Text, _>(rows).execute(&mut ***c).await?
-            }
-        };
-        Ok(())
-    }
-}
-
-/// What a flush writes, as rows with the columns of their tables.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    pub usage: Vec<Value>,
-    pub durations: Vec<Value>,
-    pub activity: Vec<Value>,
-    pub networks: Vec<Value>,
-    pub logs: Vec<Value>,
-}
-
-/// Adds counts to their rows, and what else was noted.
-pub(super) async fn write(conn: &mut Conn, rows: Rows) -> Result<()> {
-    USAGE.run(conn, rows.usage).await?;
-    DURATIONS.run(conn, rows.durations).await?;
-    ACTIVITY.run(conn, rows.activity).await?;
-    NETWORKS.run(conn, rows.networks).await?;
-    LOGS.run(conn, rows.logs).await
-}
 
 /// The first time of rows of this span before a time.
 pub(super) async fn first(conn: &mut Conn, span: i16, before: Timestamp) -> Result<Option<Timestamp>> {
@@ -179,23 +40,12 @@ pub(super) async fn merge(
     let columns = (usage::key_id, usage::method, usage::endpoint, usage::status_class, usage::calls);
     let taken: Vec<(String, String, String, i16, i64)> =
         on!(conn, |c| diesel::delete(rows).returning(columns).get_results(c).await)?;
-    let counted = taken.into_iter().map(|(key_id, method, endpoint, class, calls)| {
-        serde_json::json!({
-            "key_id": key_id, "span": into, "started_at": start.micros(), "method": method,
-            "endpoint": endpoint, "status_class": class, "calls": calls,
-        })
-    });
-    USAGE.run(conn, counted.collect()).await?;
+    merge_usage(conn, into, start, taken).await?;
     let rows = durations::table.filter(durations::span.eq(span)).filter(durations::started_at.eq(at));
     let columns = (durations::key_id, durations::bucket, durations::calls);
     let taken: Vec<(String, i16, i64)> =
         on!(conn, |c| diesel::delete(rows).returning(columns).get_results(c).await)?;
-    let counted = taken.into_iter().map(|(key_id, bucket, calls)| {
-        serde_json::json!({
-            "key_id": key_id, "span": into, "started_at": start.micros(), "bucket": bucket, "calls": calls,
-        })
-    });
-    DURATIONS.run(conn, counted.collect()).await
+    merge_durations(conn, into, start, taken).await
 }
 
 /// Forgets rows of days before a time, and log entries before an id.

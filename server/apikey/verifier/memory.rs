@@ -6,6 +6,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use super::record::{self, Record};
 
 const SHARDS: usize = 64;
@@ -22,6 +25,7 @@ pub(super) type Id = [u8; 11];
 
 /// A key and when it was read, in microseconds since the verifier began.
 struct Slot {
+    id: Id,
     record: Arc<Record>,
     read: u64,
 }
@@ -31,8 +35,14 @@ const NEVER: u64 = 0;
 
 #[derive(Default)]
 struct Shard {
-    slots: HashMap<Id, Slot>,
+    slots: HashTable<Slot>,
     unknown: usize,
+}
+
+impl Shard {
+    fn find(&self, hash: u64, id: &Id) -> Option<&Slot> {
+        self.slots.find(hash, |slot| slot.id == *id)
+    }
 }
 
 /// The memory.
@@ -57,28 +67,36 @@ impl Memory {
         }
     }
 
-    fn shard(&self, id: &Id) -> &RwLock<Shard> {
-        &self.shards[self.hasher.hash_one(id) as usize % SHARDS]
+    fn hash(&self, id: &Id) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    /// The table looks at the lowest and the highest bits of the hash.
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
     /// What is known of an id, if it may be believed by when it was read.
     pub fn get(&self, id: &Id, is_believed: impl FnOnce(&Record, u64) -> bool) -> Option<Arc<Record>> {
-        let shard = self.shard(id).read().unwrap_or_else(PoisonError::into_inner);
-        let slot = shard.slots.get(id)?;
+        let hash = self.hash(id);
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        let slot = shard.find(hash, id)?;
         (slot.read != NEVER && is_believed(&slot.record, slot.read)).then(|| Arc::clone(&slot.record))
     }
 
     /// What was known of an id, however long ago.
     pub fn before(&self, id: &Id) -> Option<Arc<Record>> {
-        let shard = self.shard(id).read().unwrap_or_else(PoisonError::into_inner);
-        shard.slots.get(id).map(|slot| Arc::clone(&slot.record)).filter(|record| record.exists)
+        let hash = self.hash(id);
+        let shard = self.shard(hash).read().unwrap_or_else(PoisonError::into_inner);
+        shard.find(hash, id).map(|slot| Arc::clone(&slot.record)).filter(|record| record.exists)
     }
 
     /// Has an id read again; answers whether there was a key with it.  What is counted of the key is kept.
     pub fn forget(&self, id: &Id) -> bool {
-        let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
+        let hash = self.hash(id);
+        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
         self.forgotten.fetch_add(1, Ordering::AcqRel);
-        shard.slots.get_mut(id).is_some_and(|slot| {
+        shard.slots.find_mut(hash, |slot| slot.id == *id).is_some_and(|slot| {
             slot.read = NEVER;
             slot.record.exists
         })
@@ -89,7 +107,7 @@ impl Memory {
         for shard in &self.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             self.forgotten.fetch_add(1, Ordering::AcqRel);
-            shard.slots.values_mut().for_each(|slot| slot.read = NEVER);
+            shard.slots.iter_mut().for_each(|slot| slot.read = NEVER);
         }
     }
 
@@ -105,27 +123,31 @@ impl Memory {
 
     /// Keeps what was read; when something was forgotten since, it is read again at the next use.
     pub fn put(&self, id: Id, record: &Arc<Record>, read: u64, forgotten: u64) {
-        let mut shard = self.shard(&id).write().unwrap_or_else(PoisonError::into_inner);
+        let hash = self.hash(&id);
+        let mut shard = self.shard(hash).write().unwrap_or_else(PoisonError::into_inner);
         let read = if self.forgotten() == forgotten { read.max(1) } else { NEVER };
         let exists = record.exists;
         if shard.unknown >= UNKNOWN && !exists {
-            shard.slots.retain(|_, slot| slot.record.exists);
+            shard.slots.retain(|slot| slot.record.exists);
             shard.unknown = 0;
         }
-        if shard.slots.len() - shard.unknown >= KEYS && exists && !shard.slots.contains_key(&id) {
-            let victims: Vec<Id> = shard
-                .slots
-                .iter()
-                .filter(|(_, slot)| slot.record.exists)
-                .map(|(id, _)| *id)
-                .take(KEYS / 8)
-                .collect();
-            for victim in victims {
-                shard.slots.remove(&victim);
-            }
+        if shard.slots.len() - shard.unknown >= KEYS && exists && shard.find(hash, &id).is_none() {
+            let mut victims = KEYS / 8;
+            shard.slots.retain(|slot| {
+                let goes = slot.record.exists && victims > 0;
+                victims -= usize::from(goes);
+                !goes
+            });
         }
-        let was = shard.slots.insert(id, Slot { record: Arc::clone(record), read });
-        let was_unknown = was.is_some_and(|slot| !slot.record.exists);
+        let slot = Slot { id, record: Arc::clone(record), read };
+        let mut was_unknown = false;
+        match shard.slots.entry(hash, |slot| slot.id == id, |slot| self.hash(&slot.id)) {
+            Entry::Occupied(mut was) => {
+                was_unknown = !was.get().record.exists;
+                *was.get_mut() = slot;
+            }
+            Entry::Vacant(free) => drop(free.insert(slot)),
+        }
         shard.unknown += usize::from(!exists);
         shard.unknown -= usize::from(was_unknown);
     }
@@ -152,7 +174,7 @@ impl Memory {
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             all.extend(
-                shard.slots.values().filter(|slot| slot.record.exists).map(|slot| Arc::clone(&slot.record)),
+                shard.slots.iter().filter(|slot| slot.record.exists).map(|slot| Arc::clone(&slot.record)),
             );
         }
         all
@@ -228,7 +250,7 @@ mod tests {
         for shard in &memory.shards {
             let shard = shard.read().unwrap();
             assert!(shard.slots.len() - shard.unknown <= KEYS && shard.unknown <= UNKNOWN);
-            assert_eq!(shard.unknown, shard.slots.values().filter(|slot| !slot.record.exists).count());
+            assert_eq!(shard.unknown, shard.slots.iter().filter(|slot| !slot.record.exists).count());
         }
     }
 

@@ -149,10 +149,16 @@ impl Verifier {
 
     /// The record of a key that is known in memory and matches; `None` when the database has to be asked.
     pub fn look(&self, text: &str) -> Option<Option<Arc<Record>>> {
+        self.look_at(text, &Stopwatch::start())
+    }
+
+    /// As [`Verifier::look`], for whoever has just looked at the time.
+    pub(super) fn look_at(&self, text: &str, now: &Stopwatch) -> Option<Option<Arc<Record>>> {
         if !key::is_well_formed(text) {
             return Some(None);
         }
-        let record = self.memory.get(&key::id(text)?, |record, read| self.is_believed(record, read))?;
+        let now = micros(now.since(&self.began));
+        let record = self.memory.get(&key::id(text)?, |record, read| self.is_believed(record, read, now))?;
         Some(self.matching(text, record))
     }
 
@@ -197,10 +203,14 @@ impl Verifier {
         }
         match record.bounds().filter(|bounds| !bounds.limits.are(&[])) {
             None => self.admit_by_default(&record),
-            Some(bounds) => match bounds.limits.take(&[], 1, self.clock.now()) {
-                (true, limits) => Ok(limits.iter().min_by_key(|limit| limit.remaining).map(standing)),
-                (false, limits) => Err(limited(&limits)),
-            },
+            Some(bounds) => {
+                let now = self.clock.now();
+                match bounds.limits.take_once(now) {
+                    Some(standing) => Ok(Some(standing)),
+                    // Nothing came back since: the time is the same.
+                    None => Err(limited(&bounds.limits.take(&[], 1, now).1)),
+                }
+            }
         }
     }
 
@@ -228,7 +238,8 @@ impl Verifier {
     async fn read(&self, id: Id, prefix: &str) -> Result<Arc<Record>> {
         let flight = self.flights.join(id);
         let _turn = flight.turn.lock().await;
-        if let Some(record) = self.memory.get(&id, |record, read| self.is_believed(record, read)) {
+        if let Some(record) = self.memory.get(&id, |record, read| self.is_believed(record, read, self.now()))
+        {
             return Ok(record);
         }
         // The time counts from before the query: a key that is revoked while it runs is not believed for longer.
@@ -246,8 +257,7 @@ impl Verifier {
         Ok(record)
     }
 
-    fn is_believed(&self, record: &Record, read: u64) -> bool {
-        let now = self.now();
+    fn is_believed(&self, record: &Record, read: u64, now: u64) -> bool {
         let (age, unseen) =
             (now.saturating_sub(read), now.saturating_sub(self.followed.load(Ordering::Acquire)));
         // One process alone changes an embedded database; all that it changes it forgets.
@@ -258,8 +268,12 @@ impl Verifier {
 
     /// Microseconds since the verifier began.
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+        micros(self.began.elapsed())
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn limited(limits: &[LimitState]) -> Error {

@@ -164,7 +164,7 @@ impl ApiKeyService {
         let began = Stopwatch::start();
         let text = verification.key.reveal();
         // Most keys are in memory, and there is nothing to wait for.
-        let found = match self.verifier.look(text) {
+        let found = match self.verifier.look_at(text, &began) {
             Some(found) => found,
             None => self.verifier.find(text).await?,
         };
@@ -179,11 +179,11 @@ impl ApiKeyService {
             _ => {}
         }
         let code = verdict.code;
-        self.usage.note(Call {
-            key_id: Arc::clone(&record.principal.key_id),
-            method: verification.method.clone().into(),
-            path: verification.path.clone().into(),
-            endpoint: endpoint::of(&verification.path).into_owned().into(),
+        self.usage.note(&Call {
+            key_id: &record.principal.key_id,
+            method: &verification.method,
+            path: &verification.path,
+            endpoint: endpoint::of(&verification.path),
             status: code.status(),
             code: code.name(),
             address: checked.address,

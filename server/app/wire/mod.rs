@@ -348,6 +348,7 @@ impl Wired {
             db: db.clone(),
             clock: clock.clone(),
             settings: Arc::clone(&self.settings),
+            audit: self.ground.audit.clone(),
             wake: Arc::clone(&self.retention),
             stop: stop(),
         };

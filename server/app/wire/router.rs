@@ -23,6 +23,7 @@ use crate::notification;
 use crate::notification::attendance::Unattended;
 use crate::notification::registry::Nowhere;
 use crate::pb::switchboard as contract;
+use crate::portable::{self, Configuration, Portable};
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
 use crate::webhook::keys::{self, PublishedKeys};
@@ -46,6 +47,7 @@ impl Wired {
             bus: Arc::clone(&self.bus),
             hub: Arc::clone(&self.hub),
             traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
+            audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
         });
@@ -57,21 +59,21 @@ impl Wired {
             audit: audit(),
             clock: clock(),
         };
-        let routes = RouteService {
+        let routes = || RouteService {
             db: db.clone(),
             email: Arc::clone(&self.email_fanout) as _,
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
         };
-        let lists = RecipientListService {
+        let lists = || RecipientListService {
             db: db.clone(),
             routes: Arc::clone(&self.email_fanout) as _,
             audit: audit(),
             clock: clock(),
         };
         let suppressions = SuppressionService { db: db.clone(), audit: audit(), clock: clock() };
-        let webhooks = WebhookService {
+        let webhooks = Arc::new(WebhookService {
             db: db.clone(),
             directory: Arc::clone(&self.directory),
             sealer: keyring.sealer.clone(),
@@ -85,7 +87,7 @@ impl Wired {
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
-        };
+        });
         let queue = QueueService {
             db: db.clone(),
             engine: self.email_engine.clone(),
@@ -110,13 +112,29 @@ impl Wired {
             clock: clock(),
         };
 
-        let templates = TemplateRpc(Arc::new(LibraryService {
+        let library = Arc::new(LibraryService {
             db: db.clone(),
             library: Arc::clone(&self.library),
             config: Arc::clone(&self.config),
             audit: audit(),
             clock: clock(),
-        }));
+        });
+        let configuration = Arc::new(Configuration {
+            db: db.clone(),
+            // Each after those that its items may name.
+            parts: Arc::new([
+                Arc::clone(&self.settings) as Arc<dyn Portable>,
+                Arc::new(registry()),
+                Arc::new(lists()),
+                Arc::clone(&library) as _,
+                Arc::new(routes()),
+                Arc::clone(&webhooks) as _,
+            ]),
+            sealer: keyring.sealer.clone(),
+            passphrases: self.settings.passphrases(),
+            clock: clock(),
+        });
+        let templates = TemplateRpc(library);
         let bounces = BounceService { db: db.clone(), ids: Arc::clone(ids), clock: clock() };
         let settings = Arc::clone(&self.settings);
         let preview = move |new| mail::preview(&settings, new);
@@ -149,13 +167,13 @@ impl Wired {
                 event,
                 route_service_server,
                 RouteServiceServer,
-                RouteRpc { routes, events }
+                RouteRpc { routes: routes(), events }
             ))
             .add_service(service!(
                 webhook,
                 webhook_service_server,
                 WebhookServiceServer,
-                webhook::rpc::Rpc(Arc::new(webhooks))
+                webhook::rpc::Rpc(webhooks)
             ))
             .add_service(service!(
                 email,
@@ -169,7 +187,7 @@ impl Wired {
                 email,
                 recipient_list_service_server,
                 RecipientListServiceServer,
-                recipient::rpc::Rpc(lists)
+                recipient::rpc::Rpc(lists())
             ))
             .add_service(service!(
                 email,
@@ -179,6 +197,12 @@ impl Wired {
             ))
             .add_service(service!(apikey, api_key_service_server, ApiKeyServiceServer, keys))
             .add_service(service!(settings, settings_service_server, SettingsServiceServer, settings_rpc))
+            .add_service(service!(
+                settings,
+                configuration_service_server,
+                ConfigurationServiceServer,
+                portable::rpc::Rpc(configuration)
+            ))
             .add_service(service!(
                 settings,
                 audit_service_server,

@@ -31,3 +31,14 @@ diesel::table! {
         mac -> Text,
     }
 }
+
+diesel::table! {
+    use diesel::sql_types::*;
+
+    audit_base (id) {
+        id -> BigInt,
+        seq -> BigInt,
+        hash -> Text,
+        mac -> Text,
+    }
+}

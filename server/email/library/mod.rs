@@ -19,6 +19,7 @@ mod lexer;
 mod links;
 mod locale;
 mod model;
+mod portable;
 mod preview;
 pub mod rpc;
 mod save;

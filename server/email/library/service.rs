@@ -150,40 +150,8 @@ impl LibraryService {
     /// Removes a text, and with the language that others fall back to the whole template.
     pub async fn delete(&self, name: String, locale: &str, version: Option<i64>) -> Result<()> {
         let (locale, audit) = (language(locale)?, self.audit.clone());
-        self.changed(move |conn| {
-            Box::pin(async move {
-                let is_built_in = template::definition(&name).is_some();
-                let Some(stored) = store::find(conn, &name, &locale).await? else {
-                    if is_built_in && locale.is_empty() {
-                        let message = format!("{name:?} comes with the server, and nothing is in its place");
-                        return Err(Error::new(Kind::FailedPrecondition, "TEMPLATE_BUILT_IN", message)
-                            .with("name", name));
-                    }
-                    return Err(not_found(&name, &locale));
-                };
-                check_etag(version, stored.version)?;
-                let entry = entry(&stored, "delete").from(audited(&stored));
-                if is_built_in {
-                    // Its versions stay: rolling back brings the text back.
-                    store::delete(conn, &name, &locale).await?;
-                    return audit.record(conn, entry).await;
-                }
-                if !locale.is_empty() {
-                    store::delete_versions(conn, &name, &locale).await?;
-                    store::delete(conn, &name, &locale).await?;
-                    return audit.record(conn, entry).await;
-                }
-                if let Some(route) = route::uses_template(conn, &name).await? {
-                    let message = format!("the route {route:?} sends this template: change the route first");
-                    return Err(
-                        Error::new(Kind::FailedPrecondition, "TEMPLATE_IN_USE", message).with("route", route)
-                    );
-                }
-                store::delete_all(conn, &name).await?;
-                audit.record(conn, entry).await
-            })
-        })
-        .await
+        self.changed(move |conn| Box::pin(async move { remove(conn, &audit, &name, &locale, version).await }))
+            .await
     }
 
     /// The versions of a text, newest first.
@@ -252,6 +220,40 @@ impl LibraryService {
     }
 }
 
+/// Removes a text, and with the language that others fall back to the whole template.
+pub(super) async fn remove(
+    conn: &mut Conn,
+    audit: &Recorder,
+    name: &str,
+    locale: &str,
+    version: Option<i64>,
+) -> Result<()> {
+    let is_built_in = template::definition(name).is_some();
+    let Some(stored) = store::find(conn, name, locale).await? else {
+        if is_built_in && locale.is_empty() {
+            let message = format!("{name:?} comes with the server, and nothing is in its place");
+            return Err(Error::new(Kind::FailedPrecondition, "TEMPLATE_BUILT_IN", message).with("name", name));
+        }
+        return Err(not_found(name, locale));
+    };
+    check_etag(version, stored.version)?;
+    let entry = entry(&stored, "delete").from(audited(&stored));
+    if is_built_in {
+        // Its versions stay: rolling back brings the text back.
+        store::delete(conn, name, locale).await?;
+    } else if !locale.is_empty() {
+        store::delete_versions(conn, name, locale).await?;
+        store::delete(conn, name, locale).await?;
+    } else {
+        if let Some(route) = route::uses_template(conn, name).await? {
+            let message = format!("the route {route:?} sends this template: change the route first");
+            return Err(Error::new(Kind::FailedPrecondition, "TEMPLATE_IN_USE", message).with("route", route));
+        }
+        store::delete_all(conn, name).await?;
+    }
+    audit.record(conn, entry).await
+}
+
 /// One template, in just this language.
 pub(super) async fn find(conn: &mut Conn, name: &str, locale: &str) -> Result<Template> {
     let stored = store::find(conn, name, locale).await?;
@@ -276,7 +278,8 @@ pub(super) fn language(locale: &str) -> Result<String> {
     violations.finish().map(|()| locale)
 }
 
-fn empty(name: String, locale: String, now: Timestamp) -> Stored {
+/// A text that is not kept yet.
+pub(super) fn empty(name: String, locale: String, now: Timestamp) -> Stored {
     Stored {
         name,
         locale,

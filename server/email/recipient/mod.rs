@@ -1,5 +1,6 @@
 //! Recipient lists: addresses by purpose, for routes to name.
 
+mod portable;
 pub mod rpc;
 mod service;
 pub mod store;

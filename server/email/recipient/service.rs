@@ -42,9 +42,7 @@ impl RecipientListService {
     /// Adds a list.
     pub async fn create(&self, name: String, change: ListChange) -> Result<RecipientList> {
         let mut violations = Violations::default();
-        let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        let name_ok = (1..=NAME_LIMIT).contains(&name.len()) && name.bytes().all(word);
-        violations.require(name_ok, "recipient_list.name", "must have 1 to 64 of a-z, 0-9 and _");
+        check_name(&name, &mut violations);
         let addresses = check(&change, &mut violations);
         violations.finish()?;
         let now = self.clock.now();
@@ -139,12 +137,19 @@ impl RecipientListService {
 }
 
 /// A list as the audit log tells it.
-fn audited(list: &RecipientList) -> Map<String, Value> {
+pub(super) fn audited(list: &RecipientList) -> Map<String, Value> {
     audit::fields(&json!({"description": list.description, "addresses": list.addresses.0}))
 }
 
+/// Checks the name of a list.
+pub(super) fn check_name(name: &str, violations: &mut Violations) {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let name_ok = (1..=NAME_LIMIT).contains(&name.len()) && name.bytes().all(word);
+    violations.require(name_ok, "recipient_list.name", "must have 1 to 64 of a-z, 0-9 and _");
+}
+
 /// Checks a change; answers the addresses in their one written form.
-fn check(change: &ListChange, violations: &mut Violations) -> Option<Vec<String>> {
+pub(super) fn check(change: &ListChange, violations: &mut Violations) -> Option<Vec<String>> {
     let description = change.description.as_deref().unwrap_or_default();
     let short = description.chars().count() <= DESCRIPTION_LIMIT && !description.contains('\0');
     violations.require(short, "recipient_list.description", "must have at most 1024 characters");

@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use super::log;
 use super::model;
 use super::service::EventService;
+use crate::audit::{Change, Recorder};
 use crate::clock::Stopwatch;
 use crate::db::{Conn, Db, revision};
 use crate::delivery::Table;
@@ -84,9 +85,13 @@ impl EventService {
             return Err(Error::unavailable("this node is far behind the log", format!("before {last}")));
         }
         let mut erased = Erased::default();
+        // Once, and with the first that goes: what breaks off later has its entry, too.
+        let mut audit = Some(self.audit.clone());
         loop {
             let stopwatch = Stopwatch::start();
-            let (part, more) = erase_some(&self.db, &self.traces, subject.to_owned(), last).await?;
+            let (part, more) =
+                erase_some(&self.db, &self.traces, subject.to_owned(), last, audit.clone()).await?;
+            audit = audit.filter(|_| part == Erased::default());
             erased.events += part.events;
             erased.deliveries += part.deliveries;
             erased.emails += part.emails;
@@ -126,6 +131,7 @@ async fn erase_some(
     traces: &Arc<[Arc<dyn Traces>]>,
     subject: String,
     last: i64,
+    audit: Option<Recorder>,
 ) -> Result<(Erased, bool)> {
     let traces = Arc::clone(traces);
     db.transaction(move |conn| {
@@ -133,7 +139,13 @@ async fn erase_some(
             store::overwrite(conn, true).await?;
             let done = erase_in(conn, &traces, &subject, last).await;
             store::overwrite(conn, false).await?;
-            done
+            let done = done?;
+            if let Some(audit) = audit.filter(|_| done.0 != Erased::default()) {
+                // Whoever is to be forgotten must not be remembered by the log.
+                let subject = audit.fingerprint("events/subject", &subject);
+                audit.record(conn, Change::new("subject", subject, "erase")).await?;
+            }
+            Ok(done)
         })
     })
     .await

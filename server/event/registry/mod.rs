@@ -3,6 +3,7 @@
 //! Publishes check their payloads here, in memory.  A change on another node is seen within about a second, by the
 //! revision that endpoints and routes share.
 
+mod portable;
 mod service;
 mod store;
 

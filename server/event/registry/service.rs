@@ -182,7 +182,8 @@ impl RegistryService {
     }
 }
 
-fn check(change: &TypeChange, violations: &mut Violations) {
+/// Notes what is wrong with a change.
+pub(super) fn check(change: &TypeChange, violations: &mut Violations) {
     let description = change.description.as_deref().unwrap_or_default();
     let short = description.chars().count() <= DESCRIPTION_LIMIT;
     violations.require(short, "event_type.description", "must have at most 1024 characters");
@@ -206,7 +207,7 @@ fn check(change: &TypeChange, violations: &mut Violations) {
 }
 
 /// A type as the audit log tells it.
-fn audited(row: &EventTypeRow) -> Map<String, Value> {
+pub(super) fn audited(row: &EventTypeRow) -> Map<String, Value> {
     let fields: Value = serde_json::from_str(&row.fields).unwrap_or_default();
     audit::fields(&json!({
         "description": row.description,
@@ -216,7 +217,8 @@ fn audited(row: &EventTypeRow) -> Map<String, Value> {
     }))
 }
 
-fn built_in(name: &str) -> Error {
+/// What whoever would change a type of the server's own is told.
+pub(super) fn built_in(name: &str) -> Error {
     Error::new(
         Kind::FailedPrecondition,
         "EVENT_TYPE_BUILT_IN",
@@ -225,7 +227,8 @@ fn built_in(name: &str) -> Error {
     .with("name", name)
 }
 
-fn to_json(fields: &[Field]) -> String {
+/// Fields as they are kept.
+pub(super) fn to_json(fields: &[Field]) -> String {
     serde_json::to_string(fields).expect("fields are plain text")
 }
 

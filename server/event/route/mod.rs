@@ -4,6 +4,7 @@
 //! kind of target and compile them; this module keeps, checks and tests them, and seeds the defaults.
 
 pub mod expression;
+mod portable;
 mod seed;
 mod service;
 mod store;

@@ -186,7 +186,7 @@ impl RouteService {
 }
 
 /// A route as the audit log tells it.
-fn audited(route: &Route) -> Map<String, Value> {
+pub(super) fn audited(route: &Route) -> Map<String, Value> {
     audit::fields(&json!({
         "name": route.name,
         "event_type": route.event_type,
@@ -196,7 +196,8 @@ fn audited(route: &Route) -> Map<String, Value> {
     }))
 }
 
-async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Route) -> Result<()> {
+/// Checks a route against itself and against what there is.
+pub(super) async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Route) -> Result<()> {
     let mut violations = Violations::default();
     let name_ok =
         (1..=NAME_LIMIT).contains(&route.name.chars().count()) && !route.name.chars().any(char::is_control);

@@ -96,6 +96,17 @@ pub(super) async fn find(conn: &mut Conn, id: &str) -> Result<Route> {
     row.ok_or_else(|| Error::not_found("route", id))?.try_into()
 }
 
+/// The route of this name.
+pub(super) async fn find_by_name(conn: &mut Conn, name: &str) -> Result<Option<Route>> {
+    let row: Option<RouteRow> = on!(conn, |c| routes::table
+        .filter(routes::name.eq(name))
+        .select(RouteRow::as_select())
+        .first(c)
+        .await
+        .optional())?;
+    row.map(Route::try_from).transpose()
+}
+
 /// Whether a route has this name.
 pub(super) async fn has_name(conn: &mut Conn, name: &str) -> Result<bool> {
     let query = diesel::select(diesel::dsl::exists(routes::table.filter(routes::name.eq(name))));

@@ -6,6 +6,8 @@
 //! than the quota has.
 
 use std::borrow::Cow;
+use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -18,13 +20,15 @@ use crate::error::{Error, Kind};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
+/// More than a name, two numbers and what stands around them.
+const STATE_LIMIT: usize = 160;
 /// The reason of what is over a limit.
 pub const REASON: &str = "RATE_LIMITED";
 
 /// How many requests there are in a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    name: &'static str,
+    name: Arc<str>,
     uses: i64,
     period: Duration,
     /// What one use costs, in nanoseconds.
@@ -37,7 +41,7 @@ pub struct Quota {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The limit's name.
-    pub name: Cow<'static, str>,
+    pub name: Arc<str>,
     /// How many uses there are in a period.
     pub uses: i64,
     /// In how much time.
@@ -56,7 +60,7 @@ impl Quota {
         let nanos = i64::try_from(period.as_nanos()).ok()?;
         let step = (uses > 0).then(|| nanos / uses + i64::from(nanos % uses > 0))?;
         let policy = policy(name, uses, period.as_secs())?;
-        Some(Self { name, uses, period, step, policy })
+        Some(Self { name: name.into(), uses, period, step, policy })
     }
 
     /// Uses it once.
@@ -109,7 +113,7 @@ impl Quota {
     fn standing(&self, back: i64, now: i64) -> Standing {
         let used = back.saturating_sub(now).clamp(0, self.whole());
         Standing {
-            name: Cow::Borrowed(self.name),
+            name: Arc::clone(&self.name),
             uses: self.uses,
             period: self.period,
             policy: Some(self.policy.clone()),
@@ -128,7 +132,7 @@ impl Standing {
     /// The error of a request that was refused.
     pub fn into_error(self, message: impl Into<Cow<'static, str>>) -> Error {
         Error::new(Kind::ResourceExhausted, REASON, message)
-            .with("rate_limit", self.name)
+            .with("rate_limit", &*self.name)
             .with("limit", self.uses.to_string())
             .with("period_seconds", self.period.as_secs().to_string())
             .retry_after(self.after)
@@ -156,14 +160,19 @@ pub fn tell_refusal(error: &Error, headers: &mut HeaderMap) {
 }
 
 fn tell(headers: &mut HeaderMap, policy: Option<HeaderValue>, name: &str, remaining: i64, after: Duration) {
-    let state = HeaderValue::try_from(format!("\"{name}\";r={remaining};t={}", seconds(after)));
-    if let (Some(policy), Ok(state)) = (policy, state) {
+    // On the stack: every answer to a caller with a limit has it.
+    let mut text = [0; STATE_LIMIT];
+    let mut rest = &mut text[..];
+    let fits = write!(rest, "\"{name}\";r={remaining};t={}", seconds(after)).is_ok();
+    let length = STATE_LIMIT - rest.len();
+    if let (Some(policy), true, Ok(state)) = (policy, fits, HeaderValue::from_bytes(&text[..length])) {
         headers.insert(POLICY, policy);
         headers.insert(STATE, state);
     }
 }
 
-fn policy(name: &str, uses: i64, period: u64) -> Option<HeaderValue> {
+/// What `ratelimit-policy` says of a limit; `period` is in seconds.
+pub fn policy(name: &str, uses: i64, period: u64) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{name}\";q={uses};w={period}")).ok()
 }
 

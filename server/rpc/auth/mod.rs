@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 use tokio::sync::watch;
 
 use super::admission::quota::Standing;
@@ -146,14 +146,17 @@ pub trait Makers: Send + Sync + 'static {
     fn find_maker<'a>(&'a self, key_id: &'a str) -> BoxFuture<'a, Result<Option<Arc<[String]>>>>;
 }
 
+/// Read from text it would be looked at letter by letter for each request.
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 /// The key or token in `x-api-key` or `authorization: Bearer`.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` when there is none.
 pub fn key(headers: &HeaderMap) -> Result<&str> {
-    let own = headers.get("x-api-key").and_then(|value| value.to_str().ok());
+    let own = headers.get(API_KEY).and_then(|value| value.to_str().ok());
     let bearer = || {
-        let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim_start())
     };

@@ -33,6 +33,13 @@ pub(super) const SERVER: &[Definition] = &[
         environment: &[],
     },
     Definition {
+        key: "audit.retention_days",
+        kind: Type::Integer(0, 3_650),
+        default: "0",
+        description: "For how many days entries of the audit log are kept.  0 keeps them for ever.",
+        environment: &[],
+    },
+    Definition {
         key: "email.capture",
         kind: Type::Boolean,
         default: "false",

@@ -4,7 +4,7 @@
 //! out, or sealed under a passphrase.  What is sealed is bound to the rest of the document, so that nobody can put the
 //! password of one mail server beside the name of another.
 
-mod passphrase;
+mod part;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,21 +14,18 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::catalogue::CATALOGUE;
-use super::change::{Stored, Terms, Wanted, checked, fixed};
+use super::change::{Rules, Stored, Terms, Wanted, checked, fixed};
 use super::definition;
 use super::history::Action;
 use super::service::SettingsService;
-use super::store;
+use super::store::{self, SettingRow};
 use super::values::Values;
 use crate::db::revision;
 use crate::error::{Error, Result, Violations};
-use crate::secret::SharedRandom;
-use passphrase::Sealed;
+use crate::portable::{Passphrases, Sealed};
 
 const FORMAT: &str = "switchboard.settings";
 const VERSION: u32 = 1;
-const SHORTEST_PASSPHRASE: usize = 12;
-const LONGEST_PASSPHRASE: usize = 1_024;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,30 +65,38 @@ pub struct Options {
     pub reset_others: bool,
 }
 
+impl Rules {
+    /// What rows have that an import would take: not what this version does not know, and no empty secrets.
+    fn portable(&self, rows: Vec<SettingRow>) -> Result<Vec<(String, Stored)>> {
+        let mut stored = Vec::new();
+        for row in rows {
+            let Some(definition) = definition::find(&row.key) else { continue };
+            let value = self.stored(definition, &row)?;
+            let fits = match &value {
+                Stored::Plain(value) => definition.check(value).is_ok(),
+                Stored::Secret(text) => !text.reveal().is_empty(),
+            };
+            if fits {
+                stored.push((row.key, value));
+            }
+        }
+        Ok(stored)
+    }
+}
+
 impl SettingsService {
     /// What is stored, as a document; the secrets sealed under the passphrase, or left out without one.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a passphrase that is too short.
     pub async fn export(&self, passphrase: &str) -> Result<Exported> {
-        let length = passphrase.chars().count();
-        let sealing = length > 0;
-        if sealing && !(SHORTEST_PASSPHRASE..=LONGEST_PASSPHRASE).contains(&length) {
-            return Err(Error::field("passphrase", "must have 12 to 1024 characters, or be empty"));
-        }
+        let sealing = Passphrases::is_given(passphrase)?;
         let (revision, rows) = self.snapshot().await?;
         let (mut settings, mut secrets) = (BTreeMap::new(), BTreeMap::new());
-        for row in rows {
-            // What this version does not know, no import would take.
-            let Some(definition) = definition::find(&row.key) else { continue };
-            match self.rules.stored(definition, &row)? {
-                Stored::Plain(value) if definition.check(&value).is_ok() => {
-                    settings.insert(row.key, value);
-                }
-                Stored::Secret(text) if !text.reveal().is_empty() => {
-                    secrets.insert(row.key, text);
-                }
-                _ => {}
+        for (key, value) in self.rules.portable(rows)? {
+            match value {
+                Stored::Plain(value) => drop(settings.insert(key, value)),
+                Stored::Secret(text) => drop(secrets.insert(key, text)),
             }
         }
         let mut document = Document {
@@ -107,9 +112,8 @@ impl SettingsService {
             let texts: BTreeMap<&String, &str> =
                 secrets.iter().map(|(key, text)| (key, text.reveal())).collect();
             let plain = zeroize::Zeroizing::new(serde_json::to_vec(&texts).map_err(Error::internal)?);
-            let (passphrase, context) = (zeroize::Zeroizing::new(passphrase.to_owned()), context(&document)?);
-            let seal = move |random: &SharedRandom| passphrase::seal(&passphrase, &context, &plain, random);
-            document.secrets = Some(self.with_passphrase(seal).await?);
+            let context = context(&document)?;
+            document.secrets = Some(self.passphrases.seal(passphrase, context, plain).await?);
         } else {
             document.omitted_secrets = secrets.into_keys().collect();
         }
@@ -140,7 +144,11 @@ impl SettingsService {
         let mut wanted = checked(document.settings.clone(), &mut violations, field);
         violations.finish()?;
         if let Some(sealed) = document.secrets.as_ref().filter(|_| !options.skip_secrets) {
-            let secrets = self.opened(sealed.clone(), context(&document)?, options.passphrase).await?;
+            let plain =
+                self.passphrases.open(options.passphrase, context(&document)?, sealed.clone()).await?;
+            let secrets: BTreeMap<String, Value> = serde_json::from_slice(&plain).map_err(|_| {
+                Error::field("document.secrets", "are not a list of settings with their values")
+            })?;
             let mut violations = Violations::default();
             for key in secrets.keys().filter(|key| !is_secret(key)) {
                 violations.add(format!("document.secrets[{key}]"), "is not a secret");
@@ -172,7 +180,7 @@ impl SettingsService {
         }
     }
 
-    async fn snapshot(&self) -> Result<(i64, Vec<store::SettingRow>)> {
+    async fn snapshot(&self) -> Result<(i64, Vec<SettingRow>)> {
         let mut conn = self.db.reader().await?;
         loop {
             let before = revision::current(&mut conn, revision::SETTINGS).await?;
@@ -182,40 +190,6 @@ impl SettingsService {
                 return Ok((before, rows));
             }
         }
-    }
-
-    async fn opened(
-        &self,
-        sealed: Sealed,
-        context: String,
-        passphrase: String,
-    ) -> Result<BTreeMap<String, Value>> {
-        if passphrase.is_empty() {
-            let wrong = "must be given: the document has sealed secrets (or skip them)";
-            return Err(Error::field("passphrase", wrong));
-        }
-        let passphrase = zeroize::Zeroizing::new(passphrase);
-        let open = move |random: &SharedRandom| passphrase::open(&passphrase, &context, &sealed, random);
-        let Some(plain) = self.with_passphrase(open).await? else {
-            let wrong = "does not open the secrets: it is wrong, or the document was changed";
-            return Err(Error::field("passphrase", wrong));
-        };
-        serde_json::from_slice(&plain)
-            .map_err(|_| Error::field("document.secrets", "are not a list of settings with their values"))
-    }
-
-    /// Runs work that needs much memory for a passphrase: off the threads that serve, and one at a time.
-    async fn with_passphrase<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&SharedRandom) -> Result<R> + Send + 'static,
-    ) -> Result<R> {
-        let turn = Arc::clone(&self.passphrases).acquire_owned().await.map_err(Error::internal)?;
-        let random = self.random.clone();
-        let work = move || {
-            let _turn = turn;
-            work(&random)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
     }
 }
 

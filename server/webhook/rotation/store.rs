@@ -14,13 +14,13 @@ use crate::error::Result;
 use crate::on;
 
 /// The sealed secret of an endpoint.
-pub(super) async fn secret(conn: &mut Conn, webhook_id: &str) -> Result<Vec<u8>> {
+pub(in crate::webhook) async fn secret(conn: &mut Conn, webhook_id: &str) -> Result<Vec<u8>> {
     let query = webhooks::table.find(webhook_id).select(webhooks::secret);
     Ok(on!(conn, |c| query.first(c).await)?)
 }
 
 /// Puts another sealed secret in its place.
-pub(super) async fn set_secret(conn: &mut Conn, webhook_id: &str, sealed: Vec<u8>) -> Result<()> {
+pub(in crate::webhook) async fn set_secret(conn: &mut Conn, webhook_id: &str, sealed: Vec<u8>) -> Result<()> {
     let update = diesel::update(webhooks::table.find(webhook_id)).set(webhooks::secret.eq(sealed));
     on!(conn, |c| update.execute(c).await)?;
     Ok(())
@@ -71,7 +71,7 @@ pub(super) async fn last_end(conn: &mut Conn, webhook_id: &str) -> Result<Option
 }
 
 /// Ends every former secret of an endpoint.
-pub(super) async fn end(conn: &mut Conn, webhook_id: &str) -> Result<()> {
+pub(in crate::webhook) async fn end(conn: &mut Conn, webhook_id: &str) -> Result<()> {
     let delete = diesel::delete(f::table.filter(f::webhook_id.eq(webhook_id)));
     on!(conn, |c| delete.execute(c).await)?;
     Ok(())

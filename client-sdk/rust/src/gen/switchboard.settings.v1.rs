@@ -189,7 +189,8 @@ pub mod audit_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Reads and verifies the audit log. Every change to settings, API keys, webhooks, templates, routes, event types, recipient
-    /// lists and suppressions leaves an entry, in the transaction that makes it. Entries are never changed or removed.
+    /// lists and suppressions leaves an entry, in the transaction that makes it. Entries are never changed, and
+    /// are removed only for their age, where the setting `audit.retention_days` says so.
     ///
     /// A caller says why it makes a change in the metadata `x-change-reason`, of at most 500 visible ASCII characters and spaces,
     /// where the request has no field for it, and how it calls the request in `x-request-id`.
@@ -351,6 +352,232 @@ pub mod audit_service_client {
                     ),
                 );
             self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// What ExportConfiguration takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportConfigurationRequest {
+    /// Seals the secrets (Argon2id, XChaCha20-Poly1305): 12 to 1024 characters. Empty leaves them out.
+    #[prost(string, tag = "1")]
+    pub passphrase: ::prost::alloc::string::String,
+    /// Only these of `settings`, `event_types`, `recipient_lists`, `templates`, `routes` and `webhooks`. Empty means all that the
+    /// caller may export.
+    #[prost(string, repeated, tag = "2")]
+    pub sections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What ExportConfiguration answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportConfigurationResponse {
+    /// The document, as JSON.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// The secrets that are set and left out, as `section/name/secret`.
+    #[prost(string, repeated, tag = "2")]
+    pub omitted_secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The sections that the caller may not export.
+    #[prost(string, repeated, tag = "3")]
+    pub omitted_sections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What ImportConfiguration takes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportConfigurationRequest {
+    /// From ExportConfiguration. Secrets that it left out stay as they are.
+    #[prost(string, tag = "1")]
+    pub document: ::prost::alloc::string::String,
+    /// What its secrets are sealed under.
+    #[prost(string, tag = "2")]
+    pub passphrase: ::prost::alloc::string::String,
+    /// Leaves the secrets as they are, also when the document has some.
+    #[prost(bool, tag = "3")]
+    pub skip_secrets: bool,
+    /// Leaves pinned settings as they are. Otherwise one that is in the document and differs refuses all.
+    #[prost(bool, tag = "4")]
+    pub skip_pinned: bool,
+    /// Removes what the document's sections do not have; settings go back to their defaults.
+    #[prost(bool, tag = "5")]
+    pub prune: bool,
+    /// Checks everything and keeps nothing.
+    #[prost(bool, tag = "6")]
+    pub validate_only: bool,
+}
+/// What an import did to a section, or with validate_only would do.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportedSection {
+    /// Which one.
+    #[prost(string, tag = "1")]
+    pub section: ::prost::alloc::string::String,
+    /// What was made.
+    #[prost(string, repeated, tag = "2")]
+    pub created: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What was changed.
+    #[prost(string, repeated, tag = "3")]
+    pub updated: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What was removed.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How much was as it is in the document.
+    #[prost(int64, tag = "5")]
+    pub unchanged: i64,
+}
+/// What ImportConfiguration answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImportConfigurationResponse {
+    /// The sections of the document.
+    #[prost(message, repeated, tag = "1")]
+    pub sections: ::prost::alloc::vec::Vec<ImportedSection>,
+    /// Secrets that were needed and not given, as `section/name/secret`: a new endpoint has got a new signing secret, which
+    /// RotateWebhookSecret replaces by one that is shown, and no client certificate.
+    #[prost(string, repeated, tag = "2")]
+    pub missing_secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Generated client implementations.
+pub mod configuration_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The configuration as a whole: what administrators set, as a document to keep a copy of and to bring to another server.
+    #[derive(Debug, Clone)]
+    pub struct ConfigurationServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ConfigurationServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ConfigurationServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ConfigurationServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Answers a document with what is configured: settings, event types, recipient lists, templates, routes and endpoints. API
+        /// keys are not in it, nor what the server was given at its start, nor any data.
+        ///
+        /// Each section needs a scope of its own beside this one: `events:read`, `email:read`, `routes:read`, and `webhooks:export`,
+        /// which only `webhooks:*` and `admin:*` cover, because whoever exports under a passphrase of their own has the secrets.
+        pub async fn export_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.ConfigurationService/ExportConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.ConfigurationService",
+                        "ExportConfiguration",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes all of a document, or nothing. What it has is made, or changed where it is: settings by key, endpoints by id, all
+        /// else by name. The same document a second time changes nothing.
+        ///
+        /// Each section needs a scope of its own beside this one: `events:admin`, `email:write`, `routes:write`, `webhooks:write`.
+        pub async fn import_configuration(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ImportConfigurationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportConfigurationResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/switchboard.settings.v1.ConfigurationService/ImportConfiguration",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "switchboard.settings.v1.ConfigurationService",
+                        "ImportConfiguration",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
         }
     }
 }

@@ -1,14 +1,19 @@
 //! Sealing under a passphrase: Argon2id makes the key, XChaCha20-Poly1305 seals.
 
+use std::sync::Arc;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::secret::{KEY_LENGTH, Place, Sealer, SharedRandom};
 
+const SHORTEST: usize = 12;
+const LONGEST: usize = 1_024;
 const KDF: &str = "argon2id";
 const CIPHER: &str = "xchacha20-poly1305";
 const SALT_LENGTH: usize = 16;
@@ -24,7 +29,7 @@ const PARALLELISM_LIMIT: u32 = 8;
 /// Sealed bytes, with all that is needed to open them but the passphrase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Sealed {
+pub struct Sealed {
     kdf: String,
     memory_kib: u32,
     iterations: u32,
@@ -34,8 +39,78 @@ pub(super) struct Sealed {
     sealed: String,
 }
 
+/// Seals and opens: off the threads that serve, and one at a time, because it needs much memory.
+#[derive(Clone)]
+pub struct Passphrases {
+    random: SharedRandom,
+    turn: Arc<Semaphore>,
+}
+
+impl Passphrases {
+    /// With this randomness.
+    pub fn new(random: SharedRandom) -> Self {
+        Self { random, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// Whether something is to be sealed under it: an empty one says no.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for one that is too short.
+    pub fn is_given(passphrase: &str) -> Result<bool> {
+        let length = passphrase.chars().count();
+        if length > 0 && !(SHORTEST..=LONGEST).contains(&length) {
+            return Err(Error::field("passphrase", "must have 12 to 1024 characters, or be empty"));
+        }
+        Ok(length > 0)
+    }
+
+    /// Seals; `context` is authenticated with it.
+    ///
+    /// # Errors
+    /// When the work fails.
+    pub async fn seal(&self, passphrase: &str, context: String, plain: Zeroizing<Vec<u8>>) -> Result<Sealed> {
+        let passphrase = Zeroizing::new(passphrase.to_owned());
+        self.run(move |random| seal(&passphrase, &context, &plain, random)).await
+    }
+
+    /// Opens what was sealed with the same passphrase and context.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` when it does not open.
+    pub async fn open(
+        &self,
+        passphrase: String,
+        context: String,
+        sealed: Sealed,
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        if passphrase.is_empty() {
+            let wrong = "must be given: the document has sealed secrets (or skip them)";
+            return Err(Error::field("passphrase", wrong));
+        }
+        let passphrase = Zeroizing::new(passphrase);
+        let opened = self.run(move |random| open(&passphrase, &context, &sealed, random)).await?;
+        opened.ok_or_else(|| {
+            let wrong = "does not open the secrets: it is wrong, or the document was changed";
+            Error::field("passphrase", wrong)
+        })
+    }
+
+    async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&SharedRandom) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await.map_err(Error::internal)?;
+        let random = self.random.clone();
+        let work = move || {
+            let _turn = turn;
+            work(&random)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(Error::internal)?
+    }
+}
+
 /// Seals; `context` is authenticated with it.  Takes a good part of a second, and 64 MiB.
-pub(super) fn seal(passphrase: &str, context: &str, plain: &[u8], random: &SharedRandom) -> Result<Sealed> {
+fn seal(passphrase: &str, context: &str, plain: &[u8], random: &SharedRandom) -> Result<Sealed> {
     let mut salt = [0; SALT_LENGTH];
     random.fill(&mut salt);
     let params = Params::new(MEMORY_KIB, ITERATIONS, 1, Some(KEY_LENGTH)).map_err(internal)?;
@@ -56,7 +131,7 @@ pub(super) fn seal(passphrase: &str, context: &str, plain: &[u8], random: &Share
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when it is not of this form.
-pub(super) fn open(
+fn open(
     passphrase: &str,
     context: &str,
     sealed: &Sealed,
@@ -101,8 +176,6 @@ fn place(context: &str) -> Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::secret::SystemRandom;
 
