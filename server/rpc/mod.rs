@@ -14,6 +14,7 @@ pub mod auth;
 pub mod convert;
 pub mod cut;
 pub mod gate;
+mod gather;
 mod head;
 pub mod http;
 pub mod mask;

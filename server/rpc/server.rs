@@ -3,6 +3,7 @@
 //! With a certificate it speaks TLS alone.  It is our own because tonic's waits for open streams for ever when it shuts down, and knows no limits.  The drain:
 //! no new connections, GOAWAY on the open ones, time for requests under way, then every connection is dropped.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use tower::ServiceExt;
 
 use super::address::ClientAddress;
 use super::cut::{self, Executor};
+use super::gather::gather;
 use super::head;
 use super::tls::Tls;
 use crate::telemetry::Metrics;
@@ -190,13 +192,14 @@ where
         request
     });
     let service = TowerToHyperService::new(router);
+    let (stream, mut driver) = gather(stream);
     let connection = port.builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let mut draining = false;
     loop {
         tokio::select! {
             // How a connection ends is the peer's affair: requests report their own errors.
-            _ = connection.as_mut() => return,
+            () = poll_fn(|cx| driver.poll(connection.as_mut(), cx)) => return,
             () = stop.cancelled(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
