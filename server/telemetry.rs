@@ -71,7 +71,11 @@ impl Default for Metrics {
         let subscribers = Gauge::default();
         registry.register("live_subscribers", "Open live streams", subscribers.clone());
         let live_closed = Family::<ReasonLabels, Counter>::default();
-        registry.register("live_closed", "Live streams that the server ended, by reason", live_closed.clone());
+        registry.register(
+            "live_closed",
+            "Live streams that the server ended, by reason",
+            live_closed.clone(),
+        );
         let live_resyncs = Family::<ReasonLabels, Counter>::default();
         registry.register("live_resyncs", "Gaps that subscribers were told of", live_resyncs.clone());
         let open_breakers = Gauge::default();
