@@ -22,6 +22,7 @@ use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
 use crate::notification::attendance::Unattended;
 use crate::notification::registry::Nowhere;
+use crate::notification::stream::Valid;
 use crate::pb::switchboard as contract;
 use crate::portable::{self, Configuration, Portable};
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
@@ -106,7 +107,7 @@ impl Wired {
             bus: Arc::clone(&self.bus),
             hub: Arc::clone(&self.hub),
             registry: Arc::clone(&self.live),
-            authenticate: Arc::clone(&authenticate),
+            valid: Valid::new(Arc::clone(&authenticate)),
             attendance: Arc::new(Unattended),
             metrics: Arc::clone(&self.metrics),
             clock: clock(),

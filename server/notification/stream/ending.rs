@@ -104,7 +104,7 @@ impl Stream {
         // A caller that ends must end its streams, busy ones too.
         if self.ending.checked.elapsed() >= self.heartbeat || self.ending.rechecks != rechecks {
             (self.ending.checked, self.ending.rechecks) = (Stopwatch::start(), rechecks);
-            let valid = self.source.authenticate.is_valid(&self.principal).await;
+            let valid = self.source.valid.ask(&self.principal, rechecks).await;
             // It may have ended while it was asked.
             if !valid && self.expired().is_none() && !self.seat.is_changed() {
                 return Some((Reason::KeyEnded, false));
