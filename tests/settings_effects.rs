@@ -38,6 +38,8 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("general.logo_url", &["the_branding_is_in_every_mail"]),
     ("general.site_url", &["the_branding_is_in_every_mail"]),
     ("general.support_email", &["the_branding_is_in_every_mail"]),
+    ("notifications.dashboard_interval_seconds", &["the_servers_own_numbers_are_published_every_interval"]),
+    ("notifications.presence_linger_seconds", &["without_a_linger_a_user_goes_at_once"]),
     ("retention.deliveries_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.emails_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.events_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),

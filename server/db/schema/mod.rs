@@ -8,6 +8,9 @@ pub use apikey::*;
 mod audit;
 
 pub use audit::*;
+mod live;
+
+pub use live::*;
 mod webhook;
 
 pub use webhook::*;
