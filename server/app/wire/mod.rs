@@ -2,7 +2,7 @@
 
 mod router;
 
-use super::{Machine, Stops, follow, keys as api_keys, mail, master, retention, security, webhooks};
+use super::{Machine, Stops, follow, keys as api_keys, live, mail, master, retention, security, webhooks};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::audit::Recorder;
@@ -21,10 +21,12 @@ use crate::email::smtp::SmtpTransport;
 use crate::email::{self, Composer, EmailChannel, EmailFanout, EnqueueWrite, SharedConfig};
 use crate::error::Result;
 use crate::event::bus::Bus;
+use crate::event::ephemeral::EphemeralHub;
 use crate::event::registry::Registry;
 use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
+use crate::notification::registry::Registry as LiveStreams;
 use crate::pb;
 use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
@@ -108,6 +110,9 @@ pub struct Wired {
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
     bus: Arc<Bus>,
+    hub: Arc<EphemeralHub>,
+    /// The open live streams.
+    pub(super) live: Arc<LiveStreams>,
     publishes: Lane<PublishWrite>,
     enqueues: Lane<EnqueueWrite>,
     activities: Lane<ActivityWrite>,
@@ -209,6 +214,10 @@ impl Wired {
         });
 
         let bus = Bus::open(db.clone()).await?;
+        let hub = Arc::new(EphemeralHub::new(Arc::clone(bus.wakes())));
+        let api_keys = ground.api_keys();
+        let succession = Arc::new(live::Keys(Arc::clone(&api_keys)));
+        let streams = LiveStreams::new(node.id(), machine.random.clone(), succession, config.unread);
         let fanouts: Vec<Arc<dyn Fanout>> =
             vec![Arc::new(webhook_fanout), Arc::clone(&email_fanout) as Arc<dyn Fanout>];
         let context = PublishContext {
@@ -239,7 +248,7 @@ impl Wired {
         });
         let wired = Self {
             node,
-            api_keys: ground.api_keys(),
+            api_keys,
             metrics,
             health: Health::default(),
             methods: Arc::new(Methods::from_descriptor(pb::DESCRIPTOR)?),
@@ -255,6 +264,8 @@ impl Wired {
             email_fanout,
             registry,
             bus,
+            hub,
+            live: streams,
             publishes,
             enqueues,
             activities,
@@ -267,12 +278,12 @@ impl Wired {
             key_watch: Arc::default(),
             ground,
         };
-        wired.follow(stops);
+        wired.follow(stops, config.port.drain);
         Ok(wired)
     }
 
     /// Starts what keeps this node up to date.
-    fn follow(&self, stops: &Stops) {
+    fn follow(&self, stops: &Stops, drain: Duration) {
         let stop = || stops.delivery.clone();
         let db = &self.ground.db;
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
@@ -294,6 +305,8 @@ impl Wired {
         };
         stops.tasks.spawn(retention.run());
         api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
+        live::settings(&self.settings, Arc::clone(&self.live));
+        stops.tasks.spawn(live::look_after(Arc::clone(&self.live), drain, stops.port.clone()));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
         stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
@@ -303,7 +316,7 @@ impl Wired {
             metrics: Arc::clone(&self.metrics),
             webhooks: self.webhook_engine.clone(),
             emails: self.email_engine.clone(),
-            bus: Arc::clone(&self.bus),
+            live: Arc::clone(&self.live),
         };
         stops.tasks.spawn(follow::gauges(gauges, stop()));
         if db.is_shared() {
@@ -312,6 +325,7 @@ impl Wired {
             stops.tasks.spawn(follow::other_nodes(
                 db.clone(),
                 context,
+                Arc::clone(&self.hub),
                 Arc::clone(&self.library),
                 self.webhook_engine.clone(),
                 stop(),

@@ -20,6 +20,8 @@ use crate::event::registry::RegistryService;
 use crate::event::route::RouteService;
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
+use crate::notification::attendance::Unattended;
+use crate::notification::registry::Nowhere;
 use crate::pb::switchboard as contract;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
@@ -42,6 +44,7 @@ impl Wired {
             publishes: self.publishes.clone(),
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
+            hub: Arc::clone(&self.hub),
             traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -99,9 +102,12 @@ impl Wired {
         let source = notification::stream::Source {
             db: db.clone(),
             bus: Arc::clone(&self.bus),
+            hub: Arc::clone(&self.hub),
+            registry: Arc::clone(&self.live),
             authenticate: Arc::clone(&authenticate),
+            attendance: Arc::new(Unattended),
+            metrics: Arc::clone(&self.metrics),
             clock: clock(),
-            stop: stops.port.clone(),
         };
 
         let templates = TemplateRpc(Arc::new(LibraryService {
@@ -122,7 +128,7 @@ impl Wired {
             bounces: Arc::new(bounces),
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
-        let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
+        let live = notification::rpc::Rpc { source: Arc::new(source), elsewhere: Arc::new(Nowhere) };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {

@@ -98,6 +98,7 @@ impl EventService {
         }
         // Also when nothing was found: an earlier call may have broken off before this.
         self.bus.forget();
+        self.hub.forget();
         revision::change(&self.db, revision::ERASURES, |_| Box::pin(async { Ok(()) })).await?;
         Ok(erased)
     }

@@ -12,16 +12,16 @@ use futures_util::stream::Stream as FuturesStream;
 use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
+use super::registry::Elsewhere;
 use super::stream::Source;
 use crate::pb::switchboard::notification::v1 as pb;
-use crate::telemetry::Metrics;
 
 /// The service.
 pub struct Rpc {
     /// What streams need.
-    pub source: Source,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
+    pub source: Arc<Source>,
+    /// Reaches the streams of other nodes.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// Hands each method to the file of its area.
