@@ -71,7 +71,11 @@ impl Default for Metrics {
         let subscribers = Gauge::default();
         registry.register("live_subscribers", "Open live streams", subscribers.clone());
         let live_closed = Family::<ReasonLabels, Counter>::default();
-        registry.register("live_closed", "Live streams that the server ended, by reason", live_closed.clone());
+        registry.register(
+            "live_closed",
+            "Live streams that the server ended, by reason",
+            live_closed.clone(),
+        );
         let live_resyncs = Family::<ReasonLabels, Counter>::default();
         registry.register("live_resyncs", "Gaps that subscribers were told of", live_resyncs.clone());
         let open_breakers = Gauge::default();
@@ -98,6 +102,11 @@ impl Metrics {
     pub fn attempt(&self, channel: &'static str, result: &'static str, duration: Duration) {
         self.attempts.get_or_create(&AttemptLabels { channel, result }).inc();
         self.attempt_seconds.get_or_create(&ChannelLabels { channel }).observe(duration.as_secs_f64());
+    }
+
+    /// How many attempts ended so.
+    pub fn attempts(&self, channel: &'static str, result: &'static str) -> u64 {
+        self.attempts.get(&AttemptLabels { channel, result }).map_or(0, |count| count.get())
     }
 
     /// Counts an answered request.

@@ -48,7 +48,8 @@ impl Watched {
             db: db.clone(),
             node_id,
             numbers: Box::new(numbers),
-            publish: Box::new(move |event: Ephemeral| {
+            is_watched: Box::new(|| true),
+            publish: Box::new(move |event: Arc<Ephemeral>| {
                 assert_eq!((&*event.fact.topic, event.collapse_key.as_str()), ("dashboard", "server"));
                 assert_eq!(&*event.fact.event_type, "dashboard.update");
                 let data: Value = serde_json::from_str(&event.fact.data).unwrap();

@@ -18,12 +18,16 @@ use switchboard::notification::cluster::mailbox::{Carry, Mailbox};
 use switchboard::notification::cluster::relay::Relay;
 use switchboard::secret::SystemRandom;
 use switchboard_client::Client;
-use switchboard_client::notification::v1::SubscribeRequest;
+use switchboard_client::event::v1::PublishEventRequest;
+use switchboard_client::notification::v1::{
+    RefreshSubscriptionRequest, SubscribeRequest, SubscribeResponse, UpdateSubscriptionRequest,
+};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use crate::crash::Ground;
 use crate::harness::server::{Backend, Server, event};
-use crate::harness::{SOON, eventually, postgres};
+use crate::harness::{SOON, eventually, postgres, status};
 use crate::live::{after, events, subscribe};
 
 fn numbered(n: usize) -> String {
@@ -159,10 +163,10 @@ impl Carried {
         tokio::spawn(async move { running.run(until).await });
         let relay = Relay::new(db.clone(), node_id, Arc::clone(&hints));
         let (newest, position) = relay.newest().await.unwrap();
-        let named = |event: Ephemeral| (event.collapse_key.clone(), event.fact.data.clone());
+        let named = |event: Arc<Ephemeral>| (event.collapse_key.clone(), event.fact.data.clone());
         let came = Arc::new(Mutex::new(newest.into_iter().map(named).collect::<Vec<_>>()));
         let sink = Arc::clone(&came);
-        let deliver = move |event: Ephemeral| sink.lock().unwrap().push(named(event));
+        let deliver = move |event: Arc<Ephemeral>| sink.lock().unwrap().push(named(event));
         tokio::spawn(Arc::clone(&relay).read(position, deliver, stop.clone()));
         tokio::spawn(Arc::clone(&relay).write(stop.clone()));
         Self { relay, came, _stop: stop.drop_guard() }
@@ -178,7 +182,7 @@ impl Carried {
             topic: "chat:9".into(),
             created_at: SystemClock.now(),
         };
-        self.relay.forward(&Ephemeral { fact: Arc::new(fact), collapse_key: key.into() });
+        self.relay.forward(&Ephemeral::new(Arc::new(fact), key));
     }
 
     fn came(&self) -> Vec<(String, String)> {
@@ -285,4 +289,119 @@ async fn a_call_about_a_stream_of_another_node_is_answered_by_that_node() {
     let late = caller.ask(2, &json!({ "id": 7 })).await.unwrap_err();
     assert_eq!(late.kind(), Kind::Unavailable);
     assert!(late.retry_delay().is_some());
+}
+
+/// A stream of one node is changed, and given another key, by calls to the other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_changed_and_refreshed_through_the_other_node() {
+    let one = Server::start(Backend::Postgres).await;
+    let other = one.another_node().await;
+    let request = SubscribeRequest { topics: vec!["a".into()], ..Default::default() };
+    let (mut stream, first) = subscribe(&one.client, request).await;
+    let subscription_id = first.opened.unwrap().subscription_id;
+    let change = |generation, topic: &str| UpdateSubscriptionRequest {
+        subscription_id: subscription_id.clone(),
+        generation,
+        topics: vec![topic.into()],
+        ..Default::default()
+    };
+    let changed =
+        other.client.notifications().update_subscription(change(3, "b")).await.unwrap().into_inner();
+    assert_eq!(changed.generation, 3);
+    let overtaken =
+        other.client.notifications().update_subscription(change(2, "c")).await.unwrap().into_inner();
+    assert_eq!(overtaken.generation, 3);
+    loop {
+        if let Some(updated) = crate::live::next(&mut stream).await.updated {
+            assert_eq!(updated.generation, 3);
+            break;
+        }
+    }
+    for topic in ["a", "b"] {
+        let request =
+            PublishEventRequest { topic: topic.into(), ..event("a.b", &format!(r#"{{"to":"{topic}"}}"#)) };
+        other.client.events().publish_event(request).await.unwrap();
+    }
+    assert_eq!(events(&mut stream, 1).await, [r#"{"to":"b"}"#]);
+
+    let refresh = RefreshSubscriptionRequest { subscription_id: subscription_id.clone() };
+    other.client.notifications().refresh_subscription(refresh.clone()).await.unwrap();
+    let stranger = other.client_that_may(&["notifications:read"]).await;
+    let refused = stranger.notifications().refresh_subscription(refresh.clone()).await.unwrap_err();
+    status::expect(&refused, Code::NotFound, "NOT_FOUND");
+    drop(stream);
+    eventually("the stream is gone", async || {
+        let answer = other.client.notifications().refresh_subscription(refresh.clone()).await;
+        answer.err().filter(|gone| gone.code() == Code::NotFound)
+    })
+    .await;
+}
+
+/// Ephemeral events reach the subscribers of both nodes, and come first to who asks for a snapshot, also at a new node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ephemeral_events_reach_the_subscribers_of_other_nodes_and_the_snapshots_of_new_ones() {
+    let one = Server::start_with(Backend::Postgres, without_hints).await;
+    let other = one.another_node().await;
+    let (mut at_one, _) = subscribe(&one.client, SubscribeRequest::default()).await;
+    let (mut at_other, _) = subscribe(&other.client, SubscribeRequest::default()).await;
+    let typing = |data: &str| PublishEventRequest {
+        topic: "chat:9".into(),
+        ephemeral: true,
+        collapse_key: "jo".into(),
+        ..event("chat.typing", data)
+    };
+    for n in 0..3 {
+        one.client.events().publish_event(typing(&numbered(n))).await.unwrap();
+        assert_eq!(events_of(&mut at_one, "chat.typing").await, numbered(n));
+        assert_eq!(events_of(&mut at_other, "chat.typing").await, numbered(n));
+    }
+    let third = one.another_node().await;
+    let request = SubscribeRequest { topics: vec!["chat:*".into()], snapshot: true, ..Default::default() };
+    let (mut stream, _) = subscribe(&third.client, request).await;
+    assert_eq!(events_of(&mut stream, "chat.typing").await, numbered(2));
+}
+
+/// The payload of the next event of a type: the server's own numbers may come in between.
+async fn events_of(stream: &mut tonic::Streaming<SubscribeResponse>, event_type: &str) -> String {
+    loop {
+        let frame = crate::live::next(stream).await;
+        if let Some(event) = frame.events.into_iter().find(|event| event.event_type == event_type) {
+            return event.data;
+        }
+    }
+}
+
+/// The server's own numbers come by themselves, and the last of them to who joins with a snapshot, beside what an
+/// application publishes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dashboard_is_updated_live_and_its_last_values_come_on_join() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let server = Server::start(backend).await;
+        let watch =
+            SubscribeRequest { topics: vec!["dashboard".into()], snapshot: true, ..Default::default() };
+        let (mut stream, _) = subscribe(&server.client, watch.clone()).await;
+        let stats = events_of(&mut stream, "dashboard.update").await;
+        assert!(stats.starts_with(r#"{"stats":{"#) && stats.contains(r#""streams":1"#), "{stats}");
+        let own = PublishEventRequest {
+            topic: "dashboard".into(),
+            ephemeral: true,
+            collapse_key: "shop".into(),
+            ..event("dashboard.update", r#"{"stats":{"orders":7}}"#)
+        };
+        server.client.events().publish_event(own).await.unwrap();
+        assert_eq!(events_of(&mut stream, "dashboard.update").await, r#"{"stats":{"orders":7}}"#);
+        let (mut joined, first) = subscribe(&server.client, watch).await;
+        let mut keys: Vec<_> = first.events.into_iter().map(|event| event.collapse_key).collect();
+        let mut ended = first.snapshot_end;
+        while !ended {
+            let frame = crate::live::next(&mut joined).await;
+            keys.extend(frame.events.into_iter().map(|event| event.collapse_key));
+            ended = frame.snapshot_end;
+        }
+        keys.sort();
+        assert_eq!(keys, ["server", "shop"]);
+        server.advance(Duration::from_secs(30));
+        let stats = events_of(&mut stream, "dashboard.update").await;
+        assert!(stats.contains(r#""streams":2"#), "{stats}");
+    }
 }

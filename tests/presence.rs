@@ -8,7 +8,6 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use switchboard::clock::{Clock, ManualClock, SystemClock};
 use switchboard::db::group::{Lane, Writer};
-use switchboard::db::hint::Hints;
 use switchboard::db::schema::{presence_nodes, presence_users};
 use switchboard::db::{Db, Target};
 use switchboard::delivery::Node;
@@ -16,7 +15,8 @@ use switchboard::event::bus::Bus;
 use switchboard::event::registry::Registry;
 use switchboard::event::{PublishContext, PublishWrite, log};
 use switchboard::id::IdGenerator;
-use switchboard::notification::presence::{Attendance, Parts, Presence};
+use switchboard::notification::attendance::Attendance;
+use switchboard::notification::presence::{Parts, Presence};
 use switchboard::on;
 use switchboard::rpc::User;
 use switchboard::secret::SystemRandom;
@@ -63,7 +63,7 @@ impl Ground {
         let context = PublishContext {
             fanouts: Vec::new(),
             registry: Arc::new(Registry::default()),
-            bus: Bus::open(db.clone(), Arc::new(Hints::new(&db, false))).await.unwrap(),
+            bus: Bus::open(db.clone()).await.unwrap(),
             clock: clock.clone(),
         };
         let mut writer = Writer::new(db.clone());

@@ -20,8 +20,6 @@ use crate::event::registry::RegistryService;
 use crate::event::route::RouteService;
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
-use crate::notification::attendance::Unattended;
-use crate::notification::registry::Nowhere;
 use crate::pb::switchboard as contract;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
@@ -105,7 +103,7 @@ impl Wired {
             hub: Arc::clone(&self.hub),
             registry: Arc::clone(&self.live),
             authenticate: Arc::clone(&authenticate),
-            attendance: Arc::new(Unattended),
+            attendance: Arc::new(Arc::clone(&self.cluster.presence)),
             metrics: Arc::clone(&self.metrics),
             clock: clock(),
         };
@@ -128,7 +126,11 @@ impl Wired {
             bounces: Arc::new(bounces),
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
-        let live = notification::rpc::Rpc { source: Arc::new(source), elsewhere: Arc::new(Nowhere) };
+        let live = notification::rpc::Rpc {
+            source: Arc::new(source),
+            presence: Arc::clone(&self.cluster.presence),
+            elsewhere: self.cluster.elsewhere(),
+        };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {

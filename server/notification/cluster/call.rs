@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::notification::registry::Update;
 use crate::rpc::{Principal, User};
 
 /// A call about a stream.
@@ -17,14 +18,8 @@ pub enum Call {
         subscription_id: String,
         /// Who asks.
         caller: Caller,
-        /// Grows with each change of the stream.
-        generation: i64,
-        /// Patterns of event types; empty means all.
-        event_types: Vec<String>,
-        /// Subjects; empty means all.
-        subjects: Vec<String>,
-        /// Patterns of topics; empty means all that the caller may see.
-        topics: Vec<String>,
+        /// What it is to be about.
+        update: Update,
     },
     /// The stream is to go on for this caller, in place of the one who opened it.
     Refresh {

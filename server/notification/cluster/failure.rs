@@ -27,8 +27,8 @@ const REASONS: [&str; 8] = [
     "TOPIC_DENIED",
     "SCOPE_MISSING",
     "KEY_INVALID",
-    "SUBSCRIBER_CHANGED",
-    "WATCH_LIMIT",
+    "LIVE_DISABLED",
+    "STREAM_LIMIT",
     "UNAVAILABLE",
 ];
 /// The names of what comes with it.

@@ -7,16 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::call::{Call, Caller};
 use super::failure;
 use super::store;
 use crate::clock::Stopwatch;
 use crate::db::Db;
 use crate::db::hint::{Hint, Hints};
 use crate::error::{Error, Result};
+use crate::notification::registry::{Elsewhere, Registry, Update};
+use crate::rpc::Principal;
 use crate::secret::SharedRandom;
 
 /// How long a caller waits for the answer.
@@ -125,4 +129,57 @@ impl Mailbox {
             self.hints.give(Hint::Mailbox);
         }
     }
+}
+
+impl Mailbox {
+    async fn call(&self, node: i64, id: &str, call: &Call) -> Result<Value> {
+        let request = serde_json::to_value(call).map_err(Error::internal)?;
+        // The streams of a node that does not live are gone.
+        self.ask(node, &request).await?.ok_or_else(|| Error::not_found("subscription", id))
+    }
+}
+
+impl Elsewhere for Mailbox {
+    fn update<'a>(
+        &'a self,
+        node: i64,
+        id: &'a str,
+        caller: &'a Principal,
+        update: &'a Update,
+    ) -> BoxFuture<'a, Result<i64>> {
+        async move {
+            let (subscription_id, caller) = (id.to_owned(), Caller::from(caller));
+            let call = Call::Update { subscription_id, caller, update: update.clone() };
+            let generation = self.call(node, id, &call).await?;
+            generation.as_i64().ok_or_else(|| Error::internal("an answer without a generation"))
+        }
+        .boxed()
+    }
+
+    fn refresh<'a>(&'a self, node: i64, id: &'a str, caller: &'a Principal) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let call = Call::Refresh { subscription_id: id.to_owned(), caller: Caller::from(caller) };
+            self.call(node, id, &call).await.map(drop)
+        }
+        .boxed()
+    }
+}
+
+/// Carries out calls about the streams of this node.
+pub fn carry(registry: Arc<Registry>) -> Carry {
+    Arc::new(move |request| {
+        let registry = Arc::clone(&registry);
+        async move {
+            match serde_json::from_value(request).map_err(Error::internal)? {
+                Call::Update { subscription_id, caller, update } => {
+                    Ok(json!(registry.update(&subscription_id, &caller.into(), &update).await?))
+                }
+                Call::Refresh { subscription_id, caller } => {
+                    registry.refresh(&subscription_id, &caller.into()).await?;
+                    Ok(Value::Null)
+                }
+            }
+        }
+        .boxed()
+    })
 }

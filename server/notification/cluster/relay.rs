@@ -16,6 +16,7 @@ use crate::clock::Stopwatch;
 use crate::db::Db;
 use crate::db::hint::{Hint, Hints};
 use crate::error::Result;
+use crate::event::Fact;
 use crate::event::ephemeral::Ephemeral;
 
 /// How often it is looked for events of other nodes when no hint comes.
@@ -42,14 +43,21 @@ pub struct Relay {
     wake: Notify,
 }
 
+/// An event that waits to be written.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub fact: Arc<Fact>,
+    pub collapse_key: String,
+}
+
 #[derive(Default)]
 struct Queue {
-    events: VecDeque<Ephemeral>,
+    events: VecDeque<Waiting>,
     bytes: usize,
 }
 
 impl Queue {
-    fn push(&mut self, event: Ephemeral) {
+    fn push(&mut self, event: Waiting) {
         if self.events.len() >= QUEUE_LIMIT || self.bytes >= QUEUE_BYTES {
             self.compact();
         }
@@ -76,7 +84,7 @@ impl Queue {
         self.events = kept;
     }
 
-    fn take(&mut self) -> Vec<Ephemeral> {
+    fn take(&mut self) -> Vec<Waiting> {
         self.compact();
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH
@@ -99,7 +107,8 @@ impl Relay {
 
     /// Takes an event of this node for the others; never waits.
     pub fn forward(&self, event: &Ephemeral) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
+        let event = Waiting { fact: Arc::clone(&event.fact), collapse_key: event.collapse_key.clone() };
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(event);
         self.wake.notify_one();
     }
 
@@ -135,19 +144,19 @@ impl Relay {
     ///
     /// # Errors
     /// When the database can not be read.
-    pub async fn newest(&self) -> Result<(Vec<Ephemeral>, i64)> {
+    pub async fn newest(&self) -> Result<(Vec<Arc<Ephemeral>>, i64)> {
         let mut conn = self.db.reader().await?;
         // The place first: what is written in between comes twice.
         let head = store::head(&mut conn).await?;
         let rows = store::newest(&mut conn, NEWEST).await?;
-        Ok((rows.into_iter().map(Ephemeral::from).collect(), head))
+        Ok((rows.into_iter().map(event_of).collect(), head))
     }
 
     /// Hands what other nodes publish after `position` to `deliver`, until `stop`.
     pub async fn read(
         self: Arc<Self>,
         mut position: i64,
-        deliver: impl Fn(Ephemeral) + Send + Sync + 'static,
+        deliver: impl Fn(Arc<Ephemeral>) + Send + Sync + 'static,
         stop: CancellationToken,
     ) {
         let mut heard = self.hints.heard(Hint::Ephemeral);
@@ -183,7 +192,7 @@ impl Relay {
         store::tidy(&self.db).await
     }
 
-    async fn catch_up(&self, position: &mut i64, deliver: &impl Fn(Ephemeral)) -> Result<()> {
+    async fn catch_up(&self, position: &mut i64, deliver: &impl Fn(Arc<Ephemeral>)) -> Result<()> {
         let mut conn = self.db.reader().await?;
         let head = store::head(&mut conn).await?;
         while *position < head {
@@ -193,34 +202,31 @@ impl Relay {
                 Some(last) if rows.len() == BATCH => last.seq,
                 _ => head,
             };
-            rows.into_iter().map(Ephemeral::from).for_each(deliver);
+            rows.into_iter().map(event_of).for_each(deliver);
         }
         Ok(())
     }
 }
 
-impl From<Row> for Ephemeral {
-    fn from(row: Row) -> Self {
-        let fact = crate::event::Fact {
-            id: row.event_id.into(),
-            event_type: row.event_type.into(),
-            data: row.data,
-            actor: row.actor,
-            subject: row.subject,
-            topic: row.topic.into(),
-            created_at: row.created_at,
-        };
-        Self { fact: Arc::new(fact), collapse_key: row.collapse_key }
-    }
+fn event_of(row: Row) -> Arc<Ephemeral> {
+    let fact = Fact {
+        id: row.event_id.into(),
+        event_type: row.event_type.into(),
+        data: row.data,
+        actor: row.actor,
+        subject: row.subject,
+        topic: row.topic.into(),
+        created_at: row.created_at,
+    };
+    Ephemeral::new(Arc::new(fact), row.collapse_key)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::event::Fact;
 
-    fn event(key: &str, data: &str) -> Ephemeral {
+    fn event(key: &str, data: &str) -> Waiting {
         let fact = Fact {
             id: "evt_1".into(),
             event_type: "a.b".into(),
@@ -230,7 +236,7 @@ mod tests {
             topic: "t".into(),
             created_at: Timestamp::default(),
         };
-        Ephemeral { fact: Arc::new(fact), collapse_key: key.into() }
+        Waiting { fact: Arc::new(fact), collapse_key: key.into() }
     }
 
     fn taken(queue: &mut Queue) -> Vec<String> {

@@ -4,12 +4,12 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 use diesel_async::RunQueryDsl;
 
+use super::relay::Waiting;
 use crate::clock::Timestamp;
 use crate::db::schema::live_ephemeral as e;
 use crate::db::statement::{Bind, Statement};
 use crate::db::{Conn, Db, execute};
 use crate::error::Result;
-use crate::event::ephemeral::Ephemeral;
 use crate::on;
 
 /// The key of the advisory lock under which ephemeral events are written, any number that nothing else uses.
@@ -35,12 +35,12 @@ pub(super) struct Row {
 }
 
 /// Adds events of a node; the numbers of the rows grow in the order of the commits.
-pub(super) async fn append(conn: &mut Conn, node_id: i64, events: &[Ephemeral]) -> Result<()> {
+pub(super) async fn append(conn: &mut Conn, node_id: i64, events: &[Waiting]) -> Result<()> {
     // Nobody waits for the disk: after a crash of the database the table is empty anyway.
     let begin = format!("SET LOCAL synchronous_commit = off; SELECT pg_advisory_xact_lock({WRITE_LOCK})");
     execute(conn, &begin).await?;
     let Conn::Postgres(c) = conn else { return Ok(()) };
-    let texts = |pick: fn(&Ephemeral) -> &str| Bind::Texts(events.iter().map(pick).collect());
+    let texts = |pick: fn(&Waiting) -> &str| Bind::Texts(events.iter().map(pick).collect());
     let binds = vec![
         Bind::BigInt(node_id),
         texts(|event| &event.fact.id),

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::{SharedClock, Timestamp};
+use crate::clock::{SharedClock, Stopwatch, Timestamp};
 use crate::db::Db;
 use crate::error::Result;
 use crate::event::ephemeral::Ephemeral;
@@ -27,13 +27,15 @@ use crate::event::{Fact, log, topic};
 use crate::id::{IdGenerator, Kind};
 
 /// The type of the event.
-const UPDATE: &str = "dashboard.update";
+pub const UPDATE: &str = "dashboard.update";
 /// The collapse key of the server's own numbers.
 pub const COLLAPSE_KEY: &str = "server";
 /// Who publishes.
 const SERVER: &str = "switchboard";
 /// How often it is looked whether it is time.
 const TICK: Duration = Duration::from_millis(250);
+/// How often it is looked whether somebody watches, while it is time.
+const LOOK: Duration = Duration::from_secs(1);
 /// How far rows are counted.
 pub const COUNTED: i64 = 10_000;
 /// How far keys are counted.
@@ -103,8 +105,10 @@ pub struct Parts {
     pub node_id: i64,
     /// What this node knows of itself.
     pub numbers: Box<dyn Fn() -> NodeNumbers + Send + Sync>,
+    /// Whether somebody watches at this node.
+    pub is_watched: Box<dyn Fn() -> bool + Send + Sync>,
     /// Publishes an ephemeral event.
-    pub publish: Box<dyn Fn(Ephemeral) + Send + Sync>,
+    pub publish: Box<dyn Fn(Arc<Ephemeral>) + Send + Sync>,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -127,6 +131,8 @@ struct Memory {
     own: NodeNumbers,
     /// When it may be somebody's turn again.
     next_turn: Timestamp,
+    /// Since when it has not been looked whether somebody watches.
+    looked: Option<Stopwatch>,
 }
 
 impl Dashboard {
@@ -168,7 +174,11 @@ impl Dashboard {
         }
         // A clock that was set back by far must not keep everybody waiting.
         let due = memory.next_turn <= now || memory.next_turn > now + 2 * interval;
-        if streams == 0 || !due {
+        if streams == 0 || !due || memory.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return Ok(());
+        }
+        if !(self.parts.is_watched)() {
+            memory.looked = Some(Stopwatch::start());
             return Ok(());
         }
         let turn = self
@@ -234,7 +244,7 @@ impl Dashboard {
         }}))
     }
 
-    fn event(&self, data: &Value, now: Timestamp) -> Ephemeral {
+    fn event(&self, data: &Value, now: Timestamp) -> Arc<Ephemeral> {
         let fact = Fact {
             id: self.parts.ids.next(Kind::Event).into(),
             event_type: UPDATE.into(),
@@ -244,7 +254,7 @@ impl Dashboard {
             topic: topic::DASHBOARD.into(),
             created_at: now,
         };
-        Ephemeral { fact: Arc::new(fact), collapse_key: COLLAPSE_KEY.into() }
+        Ephemeral::new(Arc::new(fact), COLLAPSE_KEY)
     }
 }
 

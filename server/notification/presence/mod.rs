@@ -42,6 +42,7 @@ use crate::delivery::Node;
 use crate::error::{Result, Violations};
 use crate::event::{PublishWrite, topic};
 use crate::id::IdGenerator;
+use crate::notification::attendance::Attendance;
 use crate::rpc::User;
 
 /// How long a user stays online after their last stream was closed, when no setting says otherwise.
@@ -58,12 +59,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const REMEMBERED: Duration = Duration::from_secs(48 * 60 * 60);
 /// How many users a filter may name.
 pub const FILTER_LIMIT: usize = 500;
-
-/// Is told who is here.
-pub trait Attendance: Send + Sync + 'static {
-    /// A stream of this user was opened; it is open for as long as what is answered lives.
-    fn arrived(&self, user: &User) -> Box<dyn Send>;
-}
 
 /// What presence needs.
 pub struct Parts {
