@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptor = prost_types_of(&compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .build_client(false)
+        .codec_path("crate::rpc::codec::Codec")
         // These are made of pieces that were encoded once for all who read them.
         .extern_path(".switchboard.notification.v1.SubscribeResponse", FRAME)
         .extern_path(".switchboard.webhook.v1.PullWebhookEventsResponse", FRAME)

@@ -205,7 +205,8 @@ impl Values {
                         return Taken { events, through: number - 1 };
                     }
                     if wanted.takes(topic)
-                        && let Some(event) = self.topics.get(topic).and_then(|topic| topic.values.get(&number))
+                        && let Some(event) =
+                            self.topics.get(topic).and_then(|topic| topic.values.get(&number))
                     {
                         events.push((number, Arc::clone(event)));
                     }
@@ -263,9 +264,14 @@ mod tests {
     #[test]
     fn who_is_behind_gets_the_newest_of_each_key_and_a_snapshot_has_those_only() {
         let hub = EphemeralHub::new(Arc::default());
-        for (topic, key, data) in
-            [("a", "x", "1"), ("a", "", "2"), ("a", "x", "3"), ("b", "x", "4"), ("a", "y", "5"), ("a", "", "6")]
-        {
+        for (topic, key, data) in [
+            ("a", "x", "1"),
+            ("a", "", "2"),
+            ("a", "x", "3"),
+            ("b", "x", "4"),
+            ("a", "y", "5"),
+            ("a", "", "6"),
+        ] {
             hub.publish(event(topic, key, data));
         }
         assert_eq!(after(&hub, 0, &["a"]), (["2", "3", "5", "6"].map(str::to_owned).into(), 6));
@@ -291,7 +297,10 @@ mod tests {
             let values = hub.values.read().unwrap();
             assert!(values.order.len() <= VALUES && values.without_key.len() <= WITHOUT_KEY);
             assert_eq!(values.topics["burst"].values.len(), WITHOUT_KEY);
-            assert_eq!(values.topics.values().map(|topic| topic.values.len()).sum::<usize>(), values.order.len());
+            assert_eq!(
+                values.topics.values().map(|topic| topic.values.len()).sum::<usize>(),
+                values.order.len()
+            );
         }
         for number in 0..100 {
             hub.publish(event("large", &number.to_string(), &"x".repeat(1024 * 1024)));

@@ -156,7 +156,11 @@ impl EventService {
         if event.ephemeral {
             model::check_collapse_key(violations, &path("collapse_key"), &event.collapse_key);
             let ok = event.request_id.is_empty();
-            violations.require(ok, &path("request_id"), "must be empty: nothing is kept of an ephemeral event");
+            violations.require(
+                ok,
+                &path("request_id"),
+                "must be empty: nothing is kept of an ephemeral event",
+            );
         } else {
             let ok = event.collapse_key.is_empty();
             violations.require(ok, &path("collapse_key"), "must be empty: only ephemeral events have one");

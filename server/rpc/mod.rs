@@ -11,6 +11,7 @@
 pub mod address;
 pub mod admission;
 pub mod auth;
+pub mod codec;
 pub mod convert;
 pub mod cut;
 pub mod gate;

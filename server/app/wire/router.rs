@@ -20,6 +20,7 @@ use crate::event::registry::RegistryService;
 use crate::event::route::RouteService;
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
+use crate::notification::stream::Valid;
 use crate::pb::switchboard as contract;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
@@ -102,7 +103,7 @@ impl Wired {
             bus: Arc::clone(&self.bus),
             hub: Arc::clone(&self.hub),
             registry: Arc::clone(&self.live),
-            authenticate: Arc::clone(&authenticate),
+            valid: Valid::new(Arc::clone(&authenticate)),
             attendance: Arc::new(Arc::clone(&self.cluster.presence)),
             metrics: Arc::clone(&self.metrics),
             clock: clock(),

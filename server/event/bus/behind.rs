@@ -73,7 +73,8 @@ impl Behind {
         let Some(read) = self.shared(position, known).await? else { return Ok(None) };
         let skip = read.records.partition_point(|record| record.event.position <= position);
         let takes = |record: &&Arc<Record>| wanted.takes(&record.event.fact.topic);
-        let mut records: Vec<_> = read.records[skip..].iter().filter(takes).take(limit + 1).cloned().collect();
+        let mut records: Vec<_> =
+            read.records[skip..].iter().filter(takes).take(limit + 1).cloned().collect();
         let mut through = read.through;
         if records.len() > limit {
             records.truncate(limit);
@@ -104,7 +105,9 @@ impl Behind {
         // Held while it is read, so that nobody reads the same again.
         let mut pieces = self.pieces.lock().await;
         pieces.retain(|piece| piece.forgotten == known.forgotten);
-        if let Some(piece) = pieces.iter().find(|piece| piece.after <= position && position < piece.read.through) {
+        if let Some(piece) =
+            pieces.iter().find(|piece| piece.after <= position && position < piece.read.through)
+        {
             return Ok(Some(piece.read.clone()));
         }
         let limit = self.batch();

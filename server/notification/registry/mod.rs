@@ -331,7 +331,7 @@ impl Registry {
 
     /// How often to [sweep](Self::sweep).
     pub fn sweep_interval(&self) -> Duration {
-        (self.unread.cut / 3).min(Duration::from_secs(5))
+        (self.unread.ends.min(self.unread.cut) / 3).min(Duration::from_secs(5))
     }
 
     /// Sees to streams whose peer does not read.  A stream that is read says something within its heartbeat.

@@ -75,8 +75,9 @@ impl Ending {
             let next = if self.warned { user.expires_at + GRACE } else { warn_at(user) };
             next.since(now)
         });
-        let drain =
-            seat.draining().map(|drain| drain.window.mul_f64(self.luck).saturating_sub(drain.began.elapsed()));
+        let drain = seat
+            .draining()
+            .map(|drain| drain.window.mul_f64(self.luck).saturating_sub(drain.began.elapsed()));
         [Some(age), token, drain].into_iter().flatten().min()
     }
 }
@@ -103,7 +104,7 @@ impl Stream {
         // A caller that ends must end its streams, busy ones too.
         if self.ending.checked.elapsed() >= self.heartbeat || self.ending.rechecks != rechecks {
             (self.ending.checked, self.ending.rechecks) = (Stopwatch::start(), rechecks);
-            let valid = self.source.authenticate.is_valid(&self.principal).await;
+            let valid = self.source.valid.ask(&self.principal, rechecks).await;
             // It may have ended while it was asked.
             if !valid && self.expired().is_none() && !self.seat.is_changed() {
                 return Some((Reason::KeyEnded, false));

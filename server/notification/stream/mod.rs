@@ -7,6 +7,9 @@
 mod ending;
 mod open;
 mod ready;
+#[cfg(test)]
+mod tests;
+mod valid;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,11 +28,12 @@ use crate::event::bus::{Bus, Watcher};
 use crate::event::cursor::Cursor;
 use crate::event::ephemeral::EphemeralHub;
 use crate::pb::switchboard::notification::v1::closing::Reason;
-use crate::rpc::{Authenticate, Principal};
+use crate::rpc::Principal;
 use crate::telemetry::Metrics;
 use ending::Ending;
 
 pub use open::Wish;
+pub use valid::Valid;
 
 /// What streams need.
 pub struct Source {
@@ -42,7 +46,7 @@ pub struct Source {
     /// The open streams.
     pub registry: Arc<Registry>,
     /// Knows whether a caller is still valid.
-    pub authenticate: Arc<dyn Authenticate>,
+    pub valid: Valid,
     /// Is told who comes and goes.
     pub attendance: Arc<dyn Attendance>,
     /// Counters.
@@ -85,6 +89,7 @@ impl Stream {
         }
         self.seat.polled();
         if let Some(first) = self.first.take() {
+            self.sent = Stopwatch::start();
             return Some(first);
         }
         let frame = match self.advance().await {

@@ -59,8 +59,7 @@ impl Stream {
         let now = source.clock.now();
         let ending = Ending::new(&source.registry, now);
         let user = principal.user.as_deref();
-        let attendance =
-            user.filter(|_| !wish.invisible).map(|user| source.attendance.arrived(user));
+        let attendance = user.filter(|_| !wish.invisible).map(|user| source.attendance.arrived(user));
         let opened = Opened {
             heartbeat_interval: Some(duration(heartbeat)),
             resumed: cursor.is_some() && gap.is_none(),

@@ -69,7 +69,8 @@ impl View {
         if !filter.subjects.is_empty() && !filter.subjects.contains(&fact.subject) {
             return false;
         }
-        if let Some(&known) = self.known.topics.get(&fact.topic).and_then(|types| types.get(&fact.event_type)) {
+        if let Some(&known) = self.known.topics.get(&fact.topic).and_then(|types| types.get(&fact.event_type))
+        {
             return known;
         }
         let shows = self.decide(&fact.topic, &fact.event_type);
@@ -153,7 +154,11 @@ mod tests {
         assert!(!chat.shows(&fact("broadcast", "a.b")) && !chat.shows(&fact("chat:8", "a.b")));
         for denied in ["*", "user:*", "user:jim", "events", "chats:*"] {
             let refused = View::new(&jo, &filter(&[], &[], &[denied])).unwrap_err();
-            assert_eq!((refused.kind(), refused.reason()), (Kind::PermissionDenied, "TOPIC_DENIED"), "{denied}");
+            assert_eq!(
+                (refused.kind(), refused.reason()),
+                (Kind::PermissionDenied, "TOPIC_DENIED"),
+                "{denied}"
+            );
         }
     }
 
@@ -163,7 +168,9 @@ mod tests {
         let mut all = View::new(&jo, &filter(&[], &[], &[])).unwrap();
         assert!(all.shows(&fact("chat:9", "chat.sent")) && !all.shows(&fact("chat:9", "ticket.created")));
         for topic in ["user:jo", "broadcast"] {
-            assert!(all.shows(&fact(topic, "notification")) && all.shows(&fact(topic, "notification.counts")));
+            assert!(
+                all.shows(&fact(topic, "notification")) && all.shows(&fact(topic, "notification.counts"))
+            );
             assert!(!all.shows(&fact(topic, "notifications")) && !all.shows(&fact(topic, "ticket.created")));
         }
         assert!(!all.shows(&fact("chat:9", "notification")));

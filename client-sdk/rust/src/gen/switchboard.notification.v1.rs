@@ -16,7 +16,7 @@ pub struct SubscribeRequest {
     pub heartbeat_interval: ::core::option::Option<::prost_types::Duration>,
     /// Only events of these topics; `chat:*` means every topic that begins with `chat:`, and `*` all. Empty means all that
     /// the caller may see. A user's own topic, `user:<id>`, is always among them. At most 100. One that the caller may not
-    /// see at all is refused.
+    /// see in full is refused.
     #[prost(string, repeated, tag = "5")]
     pub topics: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Begin with the newest ephemeral event of each topic and collapse key, where there is one; `snapshot_end` follows the
