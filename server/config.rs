@@ -59,6 +59,8 @@ pub struct Config {
     pub webhooks: Limits,
     /// How long this node's deliveries stay its own after its last sign of life, on PostgreSQL.
     pub lease: Duration,
+    /// Whether nodes on PostgreSQL tell each other when there is something to look at, beside looking by themselves.
+    pub hints: bool,
 }
 
 impl Config {
@@ -84,6 +86,7 @@ impl Config {
             unread: Unread::default(),
             webhooks: Limits { concurrency: 64, lane: 512, total: 16_384 },
             lease: node::LEASE,
+            hints: true,
         }
     }
 }

@@ -104,6 +104,11 @@ impl Metrics {
         self.attempt_seconds.get_or_create(&ChannelLabels { channel }).observe(duration.as_secs_f64());
     }
 
+    /// How many attempts ended so.
+    pub fn attempts(&self, channel: &'static str, result: &'static str) -> u64 {
+        self.attempts.get(&AttemptLabels { channel, result }).map_or(0, |count| count.get())
+    }
+
     /// Counts an answered request.
     pub fn request(&self, method: &'static str, code: &'static str) {
         self.requests.get_or_create(&CodeLabels { method, code }).inc();

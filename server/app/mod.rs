@@ -1,5 +1,6 @@
 //! The composition root: opens, wires, serves, drains.  The only place that knows every part.
 
+mod cluster;
 mod files;
 mod follow;
 mod keys;

@@ -10,6 +10,7 @@
 //! with `BEGIN IMMEDIATE`, so that nobody ever meets a busy database; and a few connections that only read.
 
 pub mod group;
+pub mod hint;
 pub mod keyring;
 pub mod migrate;
 pub mod partition;

@@ -2,6 +2,7 @@
 
 mod router;
 
+use super::cluster::{self, Cluster};
 use super::{
     Machine, Stops, follow, keys as api_keys, live, mail, master, retention, security, tokens, webhooks,
 };
@@ -153,6 +154,7 @@ pub struct Wired {
     hub: Arc<EphemeralHub>,
     /// The open live streams.
     pub(super) live: Arc<LiveStreams>,
+    cluster: Cluster,
     publishes: Lane<PublishWrite>,
     enqueues: Lane<EnqueueWrite>,
     activities: Lane<ActivityWrite>,
@@ -193,6 +195,7 @@ impl Wired {
         settings.check_with(webhooks::check);
         settings.check_with(security::check);
         settings.check_with(tokens::check);
+        settings.check_with(cluster::check);
         settings.check_caller_with(security::check_caller);
         settings.check_given()?;
         let registry = Arc::new(Registry::default());
@@ -290,6 +293,8 @@ impl Wired {
         });
         let api_keys = ground.api_keys();
         let users = Users::open(&ground, &api_keys.verifier, &clients, bus.epoch()).await?;
+        let cluster =
+            Cluster::open(&ground, config, &node, &publishes, &bus, &hub, &streams, &metrics).await?;
         let wired = Self {
             node,
             api_keys,
@@ -310,6 +315,7 @@ impl Wired {
             bus,
             hub,
             live: streams,
+            cluster,
             publishes,
             enqueues,
             activities,
@@ -355,6 +361,7 @@ impl Wired {
         stops.tasks.spawn(retention.run());
         api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
         live::settings(&self.settings, Arc::clone(&self.live));
+        self.cluster.start(&self.settings, &self.hub, &self.live, stops);
         stops.tasks.spawn(live::look_after(Arc::clone(&self.live), drain, stops.port.clone()));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));

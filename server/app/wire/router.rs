@@ -20,8 +20,6 @@ use crate::event::registry::RegistryService;
 use crate::event::route::RouteService;
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
-use crate::notification::attendance::Unattended;
-use crate::notification::registry::Nowhere;
 use crate::notification::stream::Valid;
 use crate::pb::switchboard as contract;
 use crate::portable::{self, Configuration, Portable};
@@ -108,7 +106,7 @@ impl Wired {
             hub: Arc::clone(&self.hub),
             registry: Arc::clone(&self.live),
             valid: Valid::new(Arc::clone(&authenticate)),
-            attendance: Arc::new(Unattended),
+            attendance: Arc::new(Arc::clone(&self.cluster.presence)),
             metrics: Arc::clone(&self.metrics),
             clock: clock(),
         };
@@ -149,7 +147,8 @@ impl Wired {
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
         let live = notification::rpc::Rpc {
             source: Arc::new(source),
-            elsewhere: Arc::new(Nowhere),
+            presence: Arc::clone(&self.cluster.presence),
+            elsewhere: self.cluster.elsewhere(),
             tokens: Arc::clone(&self.users.tokens),
         };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());

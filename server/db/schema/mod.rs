@@ -11,6 +11,9 @@ pub use audit::*;
 mod token;
 
 pub use token::*;
+mod live;
+
+pub use live::*;
 mod webhook;
 
 pub use webhook::*;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::log;
 use super::model::Event;
 use crate::db::Db;
+use crate::db::hint::{Hint, Hints};
 use crate::error::Result;
 use behind::Behind;
 use ring::Ring;
@@ -74,6 +75,7 @@ pub struct Bus {
     head: watch::Sender<i64>,
     wakes: Arc<Wakes>,
     tail: Notify,
+    hints: OnceLock<Arc<Hints>>,
 }
 
 impl Bus {
@@ -88,7 +90,13 @@ impl Bus {
             head: watch::Sender::new(last),
             wakes: Arc::default(),
             tail: Notify::new(),
+            hints: OnceLock::new(),
         }))
+    }
+
+    /// Has other nodes told by `hints` what this one commits, and this one look when it hears of theirs.  The first ones stay.
+    pub fn hint_with(&self, hints: Arc<Hints>) {
+        let _ = self.hints.set(hints);
     }
 
     /// Tells this database from every other.
@@ -115,6 +123,9 @@ impl Bus {
     /// Takes events that this node has just committed.
     pub fn committed(&self, events: &[Event]) {
         let Some(first) = events.first() else { return };
+        if let Some(hints) = self.hints.get() {
+            hints.give(Hint::Log);
+        }
         let mut ring = self.ring.write().unwrap_or_else(PoisonError::into_inner);
         if first.position != ring.last + 1 {
             // Something of another node's comes first, or the tail task has been faster.
@@ -138,6 +149,7 @@ impl Bus {
 
     async fn follow(&self, stop: &CancellationToken) {
         let poll = self.db.is_shared();
+        let mut heard = self.hints.get().map(|hints| hints.heard(Hint::Log));
         loop {
             if let Err(error) = self.catch_up().await {
                 tracing::warn!(%error, "the live log could not be read");
@@ -145,6 +157,7 @@ impl Bus {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.tail.notified() => {}
+                () = hint(&mut heard) => {}
                 () = tokio::time::sleep(POLL), if poll => {}
             }
         }
@@ -209,5 +222,14 @@ impl Bus {
     /// Starts watching some topics; `bell` is rung when there may be something new.
     pub fn watch_topics(self: &Arc<Self>, wanted: Wanted, bell: Arc<Notify>) -> Watcher {
         Watcher::new(Arc::clone(self), wanted, bell)
+    }
+}
+
+/// Waits for a hint; for ever where there are none.
+async fn hint(heard: &mut Option<watch::Receiver<()>>) {
+    match heard {
+        // The sender lives as long as the bus that has it.
+        Some(heard) => drop(heard.changed().await),
+        None => std::future::pending().await,
     }
 }

@@ -104,7 +104,11 @@ impl EventService {
         // Also when nothing was found: an earlier call may have broken off before this.
         self.bus.forget();
         self.hub.forget();
-        revision::change(&self.db, revision::ERASURES, |_| Box::pin(async { Ok(()) })).await?;
+        let subject = subject.to_owned();
+        revision::change(&self.db, revision::ERASURES, move |conn| {
+            Box::pin(async move { store::forget_ephemeral(conn, &subject).await })
+        })
+        .await?;
         Ok(erased)
     }
 

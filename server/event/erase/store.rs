@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use crate::db::schema::events;
+use crate::db::schema::{events, live_ephemeral};
 use crate::db::{Conn, execute};
 use crate::error::Result;
 use crate::on;
@@ -32,6 +32,13 @@ pub(super) async fn of_subject(
 pub(super) async fn remove(conn: &mut Conn, ids: &[String]) -> Result<i64> {
     let delete = diesel::delete(events::table.filter(events::id.eq_any(ids)));
     Ok(on!(conn, |c| delete.execute(c).await)? as i64)
+}
+
+/// Removes the ephemeral events of a subject that are kept for other nodes.
+pub(super) async fn forget_ephemeral(conn: &mut Conn, subject: &str) -> Result<()> {
+    let delete = diesel::delete(live_ephemeral::table.filter(live_ephemeral::subject.eq(subject)));
+    on!(conn, |c| delete.execute(c).await)?;
+    Ok(())
 }
 
 /// Whether the embedded database overwrites what is removed from now on, so that nothing of it stays in its free pages.

@@ -311,6 +311,11 @@ impl Registry {
         bells.iter().for_each(|bell| bell.notify_one());
     }
 
+    /// Whether the caller of some stream asked for this topic or type by its name, or by a pattern that is not for all.
+    pub fn is_asked_for(&self, topic: &str, event_type: &str) -> bool {
+        self.streams().open.values().any(|entry| entry.state().asks_for(topic, event_type))
+    }
+
     /// Ends all streams, spread over some time: at most `longest`, and less when there are few.
     pub fn drain(&self, longest: Duration) {
         let window = Duration::from_secs(1).mul_f64(self.len() as f64 / DRAINED_PER_SECOND as f64);

@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 
 use super::{Drain, Limits, Registry};
 use crate::error::Result;
+use crate::event::pattern::Pattern;
+use crate::event::topic::TopicPattern;
 use crate::notification::view::{Filter, Grant, View};
 use crate::rpc::Principal;
 use crate::rpc::cut::Cut;
@@ -91,6 +93,19 @@ impl Entry {
 impl State {
     pub fn new(principal: Principal, filter: Arc<Filter>) -> Self {
         Self { principal, filter, generation: 0, changes: Changes::default() }
+    }
+
+    /// Whether the caller asked for this topic or type by its name, or by a pattern that is not for all.  A user whose token
+    /// has the topic asks for it when they ask for no other.
+    pub fn asks_for(&self, topic: &str, event_type: &str) -> bool {
+        let Filter { types, topics, .. } = &*self.filter;
+        let named = |pattern: &TopicPattern| *pattern != TopicPattern::All && pattern.matches(topic);
+        let granted = |text: &String| TopicPattern::parse(text).is_ok_and(|pattern| named(&pattern));
+        topics.iter().any(named)
+            || types.iter().any(|pattern| *pattern != Pattern::All && pattern.matches(event_type))
+            || topics.is_empty()
+                && types.is_empty()
+                && self.principal.user.as_ref().is_some_and(|user| user.topics.iter().any(granted))
     }
 }
 

@@ -12,6 +12,7 @@ use futures_util::stream::Stream as FuturesStream;
 use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
+use super::presence::Presence;
 use super::registry::Elsewhere;
 use super::stream::Source;
 use super::token::TokenService;
@@ -21,6 +22,8 @@ use crate::pb::switchboard::notification::v1 as pb;
 pub struct Rpc {
     /// What streams need.
     pub source: Arc<Source>,
+    /// Who is online.
+    pub presence: Arc<Presence>,
     /// Reaches the streams of other nodes.
     pub elsewhere: Arc<dyn Elsewhere>,
     /// Tokens of users.

@@ -5,6 +5,13 @@ use super::super::definition::{Definition, Type};
 /// These.
 pub(super) const LIVE: &[Definition] = &[
     Definition {
+        key: "notifications.dashboard_interval_seconds",
+        kind: Type::Integer(0, 3_600),
+        default: "30",
+        description: "How often the server publishes its own numbers as dashboard.update, at least 5. 0 means never.",
+        environment: &[],
+    },
+    Definition {
         key: "notifications.live_enabled",
         kind: Type::Boolean,
         default: "true",
@@ -30,6 +37,13 @@ pub(super) const LIVE: &[Definition] = &[
         kind: Type::Integer(1, 1_000),
         default: "20",
         description: "How many live streams one user may have open on one node. Applications with an API key are not limited by it.",
+        environment: &[],
+    },
+    Definition {
+        key: "notifications.presence_linger_seconds",
+        kind: Type::Integer(0, 300),
+        default: "15",
+        description: "How long a user stays online after their last stream was closed.",
         environment: &[],
     },
     Definition {
