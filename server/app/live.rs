@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::apikey::ApiKeyService;
@@ -35,6 +36,20 @@ pub(super) async fn look_after(registry: Arc<Registry>, drain: Duration, stop: C
         registry.sweep();
     }
     registry.drain(drain / 2);
+}
+
+/// Has the streams look at their callers whenever some key or token may have ended, until `stop`.
+pub(super) async fn recheck(
+    registry: Arc<Registry>,
+    mut revoked: watch::Receiver<u64>,
+    stop: CancellationToken,
+) {
+    while tokio::select! {
+        changed = revoked.changed() => changed.is_ok(),
+        () = stop.cancelled() => false,
+    } {
+        registry.recheck();
+    }
 }
 
 /// Knows which keys took the place of which.

@@ -79,15 +79,19 @@ mod tests {
     /// What is read of a connection on which these come one after the other.
     async fn read_of(parts: &[&[u8]]) -> Option<Vec<u8>> {
         let (mut client, server) = duplex(4);
-        let reading = tokio::spawn(read(server));
-        for part in parts {
-            client.write_all(part).await.ok()?;
-        }
-        let begun = reading.await.unwrap();
-        drop(client);
-        let mut all = Vec::new();
-        begun?.read_to_end(&mut all).await.unwrap();
-        Some(all)
+        // The pipe is shorter than what is said, which goes on when the beginning has been read.
+        let say = async move {
+            for part in parts {
+                client.write_all(part).await.unwrap();
+            }
+        };
+        let hear = async {
+            let mut begun = read(server).await?;
+            let mut all = Vec::new();
+            begun.read_to_end(&mut all).await.unwrap();
+            Some(all)
+        };
+        tokio::join!(say, hear).1
     }
 
     #[tokio::test]

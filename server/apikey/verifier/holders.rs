@@ -48,7 +48,7 @@ impl Verifier {
 
     fn known_record(&self, key_id: &str) -> Option<Arc<Record>> {
         let id = self.prefixes.get(key_id)?;
-        self.memory.get(&id, |record, read| self.is_believed(record, read))
+        self.memory.get(&id, |record, read| self.is_believed(record, read, self.now()))
     }
 
     async fn find_record(&self, key_id: &str) -> Result<Option<Arc<Record>>> {

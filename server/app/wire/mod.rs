@@ -33,6 +33,7 @@ use crate::notification::registry::Registry as LiveStreams;
 use crate::notification::token::provider::Provider;
 use crate::notification::token::{Callers, Revocations, Signer, TokenService};
 use crate::pb;
+use crate::rpc::Authenticate as _;
 use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
 use crate::rpc::methods::Methods;
@@ -363,6 +364,8 @@ impl Wired {
         live::settings(&self.settings, Arc::clone(&self.live));
         self.cluster.start(&self.settings, &self.hub, &self.live, stops);
         stops.tasks.spawn(live::look_after(Arc::clone(&self.live), drain, stops.port.clone()));
+        let revoked = self.users.callers.revoked();
+        stops.tasks.spawn(live::recheck(Arc::clone(&self.live), revoked, stop()));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
         stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
