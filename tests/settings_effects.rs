@@ -38,6 +38,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("general.logo_url", &["the_branding_is_in_every_mail"]),
     ("general.site_url", &["the_branding_is_in_every_mail"]),
     ("general.support_email", &["the_branding_is_in_every_mail"]),
+    ("notifications.retention_days", &["what_is_old_goes_as_the_setting_says"]),
     ("retention.deliveries_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.emails_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.events_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),

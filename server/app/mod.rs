@@ -2,6 +2,7 @@
 
 mod files;
 mod follow;
+mod inbox;
 mod keys;
 mod mail;
 mod master;
@@ -123,6 +124,7 @@ impl App {
         self.wired.email_engine.wake();
         self.wired.retention.notify_one();
         self.wired.key_watch.notify_one();
+        self.wired.inbox_watch.notify_one();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

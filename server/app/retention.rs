@@ -14,6 +14,7 @@ use crate::delivery::Table;
 use crate::delivery::retention::{Ended, Orphans};
 use crate::error::Result;
 use crate::id::Kind;
+use crate::notification::inbox::{self, Herald};
 use crate::settings::SettingsService;
 use crate::{delivery, email, event, webhook};
 
@@ -25,6 +26,8 @@ pub(super) struct Retention {
     pub db: Db,
     pub clock: SharedClock,
     pub settings: Arc<SettingsService>,
+    /// Tells the counts of inboxes.
+    pub herald: Arc<Herald>,
     /// Asks for a round now.
     pub wake: Arc<Notify>,
     pub stop: CancellationToken,
@@ -36,6 +39,9 @@ struct Sweeps {
     deliveries: Sweep,
     emails: Sweep,
     events: Sweep,
+    notifications: Sweep,
+    broadcasts: Sweep,
+    inboxes: Sweep,
     /// On PostgreSQL.
     attempts: Sweep,
     attempt_days: Kept,
@@ -82,6 +88,7 @@ impl Retention {
         if let Some(before) = self.before("retention.emails_days") {
             more |= self.sweep(&mut sweeps.emails, "mails", &email::retention::Old::new(before)).await?;
         }
+        more |= self.inboxes(sweeps).await?;
         // The last: what was made from them may just have gone.
         if let Some(before) = self.before("retention.events_days") {
             let mut old = event::retention::Old::new(before);
@@ -95,6 +102,25 @@ impl Retention {
             more |= self.sweep(&mut sweeps.events, "events", &old).await?;
         }
         Ok(more)
+    }
+
+    /// Old notifications and broadcasts; and the counts of inboxes, once a day.
+    async fn inboxes(&self, sweeps: &mut Sweeps) -> Result<bool> {
+        let mut more = false;
+        let (now, herald) = (self.clock.now(), Arc::clone(&self.herald));
+        if let Some(before) = self.before("notifications.retention_days") {
+            let old = inbox::retention::Old { before, herald: Arc::clone(&herald) };
+            more |= self.sweep(&mut sweeps.notifications, "notifications", &old).await?;
+            let old = inbox::retention::OldBroadcasts { before };
+            let round = sweeps.broadcasts.round(&self.db, &old, now, &self.stop).await?;
+            more |= round.removed > 0;
+        }
+        let recount = inbox::retention::Recount { herald };
+        let Round { removed, more: left } = sweeps.inboxes.round(&self.db, &recount, now, &self.stop).await?;
+        if removed > 0 {
+            tracing::error!(inboxes = removed, "the counts of inboxes were not those of their notifications");
+        }
+        Ok(more | left)
     }
 
     async fn sweep<W: Swept>(&self, sweep: &mut Sweep, name: &str, what: &W) -> Result<bool> {

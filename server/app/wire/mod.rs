@@ -2,7 +2,9 @@
 
 mod router;
 
-use super::{Machine, Stops, follow, keys as api_keys, mail, master, retention, security, webhooks};
+use super::{
+    Machine, Stops, follow, inbox as inboxes, keys as api_keys, mail, master, retention, security, webhooks,
+};
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
 use crate::audit::Recorder;
@@ -25,6 +27,7 @@ use crate::event::registry::Registry;
 use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
+use crate::notification::inbox::{Herald, InboxFanout, InboxService};
 use crate::pb;
 use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
@@ -119,6 +122,10 @@ pub struct Wired {
     admission: Arc<Admission>,
     /// Looks for keys that end soon.
     pub(super) key_watch: Arc<Notify>,
+    inbox: Arc<InboxService>,
+    inbox_fanout: Arc<InboxFanout>,
+    /// Looks for what is due in inboxes.
+    pub(super) inbox_watch: Arc<Notify>,
 }
 
 impl Wired {
@@ -209,8 +216,16 @@ impl Wired {
         });
 
         let bus = Bus::open(db.clone()).await?;
+        let devices = Arc::new(inboxes::NoDevices);
+        let herald = Arc::new(Herald::new(db.clone(), devices, Arc::clone(ids), clock.clone()));
+        let inbox_fanout = InboxFanout::new(Arc::clone(&herald), Arc::clone(ids));
+        let fallback_mails = inboxes::FallbackMails {
+            intake: intake.clone(),
+            config: Arc::clone(&email_config),
+            ids: Arc::clone(ids),
+        };
         let fanouts: Vec<Arc<dyn Fanout>> =
-            vec![Arc::new(webhook_fanout), Arc::clone(&email_fanout) as Arc<dyn Fanout>];
+            vec![Arc::new(webhook_fanout), Arc::clone(&email_fanout) as _, Arc::clone(&inbox_fanout) as _];
         let context = PublishContext {
             fanouts,
             registry: Arc::clone(&registry),
@@ -222,6 +237,16 @@ impl Wired {
         let enqueue = email::enqueue::EnqueueContext { intake, clock };
         let enqueues = writer.lane(Arc::new(enqueue), Duration::ZERO);
         let activities = writer.lane(Arc::new(ActivityContext), Duration::ZERO);
+
+        let inbox = Arc::new(InboxService {
+            db: db.clone(),
+            publishes: publishes.clone(),
+            results: Arc::clone(&inbox_fanout.results),
+            herald,
+            mails: Arc::new(fallback_mails),
+            ids: Arc::clone(ids),
+            clock: machine.clock.clone(),
+        });
 
         writer.start(&stops.writers, &stops.writer);
         webhook_engine.start().await?;
@@ -265,6 +290,9 @@ impl Wired {
             keeper,
             admission: Arc::new(Admission::new(machine.clock.clone())),
             key_watch: Arc::default(),
+            inbox,
+            inbox_fanout,
+            inbox_watch: Arc::default(),
             ground,
         };
         wired.follow(stops);
@@ -290,12 +318,18 @@ impl Wired {
             clock: clock.clone(),
             settings: Arc::clone(&self.settings),
             wake: Arc::clone(&self.retention),
+            herald: Arc::clone(&self.inbox.herald),
             stop: stop(),
         };
         stops.tasks.spawn(retention.run());
         api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
+        let herald = || Arc::clone(&self.inbox.herald);
+        stops.tasks.spawn(herald().run(stop()));
+        stops.tasks.spawn(herald().follow(Arc::clone(&self.bus), stop()));
+        let watch = Arc::clone(&self.inbox_watch);
+        stops.tasks.spawn(inboxes::run(Arc::clone(&self.inbox), watch, stop()));
         stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         stops.tasks.spawn(Arc::clone(&self.keeper).run(stop()));

@@ -17,9 +17,10 @@ use crate::email::{self, EmailService};
 use crate::error::Result;
 use crate::event::EventService;
 use crate::event::registry::RegistryService;
-use crate::event::route::RouteService;
+use crate::event::route::{Channels, RouteService};
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
+use crate::notification::inbox::{InboxTraces, UserBelongings};
 use crate::pb::switchboard as contract;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
@@ -36,13 +37,19 @@ impl Wired {
         let Ground { db, keyring, audit: recorder, machine, ids } = &self.ground;
         let clock = || machine.clock.clone();
         let audit = || recorder.clone();
+        let herald = || Arc::clone(&self.inbox.herald);
         let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.api_keys.verifier) as _;
         let events = Arc::new(EventService {
             db: db.clone(),
             publishes: self.publishes.clone(),
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
-            traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
+            traces: Arc::new([
+                Arc::new(WebhookTraces),
+                Arc::new(EmailTraces),
+                Arc::new(InboxTraces { herald: herald() }),
+            ]),
+            belongings: Arc::new([Arc::new(UserBelongings { herald: herald() })]),
             ids: Arc::clone(ids),
             clock: clock(),
         });
@@ -56,7 +63,10 @@ impl Wired {
         };
         let routes = RouteService {
             db: db.clone(),
-            email: Arc::clone(&self.email_fanout) as _,
+            channels: Channels {
+                email: Arc::clone(&self.email_fanout) as _,
+                inbox: Arc::clone(&self.inbox_fanout) as _,
+            },
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -122,7 +132,8 @@ impl Wired {
             bounces: Arc::new(bounces),
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
-        let live = notification::rpc::Rpc { source, metrics: Arc::clone(&self.metrics) };
+        let inbox = Arc::clone(&self.inbox);
+        let live = notification::rpc::Rpc { source, inbox, metrics: Arc::clone(&self.metrics) };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {

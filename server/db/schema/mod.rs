@@ -8,6 +8,9 @@ pub use apikey::*;
 mod audit;
 
 pub use audit::*;
+mod inbox;
+
+pub use inbox::*;
 mod webhook;
 
 pub use webhook::*;
@@ -432,5 +435,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     webhook_stats,
     webhook_versions,
     webhook_cursors,
+    notifications,
     settings_revisions
 );

@@ -1,9 +1,8 @@
 //! Events on the wire.
 
-use crate::delivery::Table;
 use crate::event::catalogue::Field;
 use crate::event::cursor::Cursor;
-use crate::event::{Event, Outcome};
+use crate::event::{Event, Outcome, Way};
 use crate::pb::switchboard::delivery::v1::Channel;
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{next_attempt, state, timestamp};
@@ -26,9 +25,10 @@ pub fn event(event: &Event, epoch: i64) -> pb::Event {
 
 impl From<Outcome> for pb::EventOutcome {
     fn from(outcome: Outcome) -> Self {
-        let channel = match outcome.table {
-            Table::WebhookDeliveries => Channel::Webhook,
-            Table::EmailQueue => Channel::Email,
+        let channel = match outcome.way {
+            Way::Webhook => Channel::Webhook,
+            Way::Email => Channel::Email,
+            Way::Inbox => Channel::Inbox,
         };
         Self {
             channel: channel.into(),

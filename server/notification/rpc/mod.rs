@@ -12,6 +12,7 @@ use futures_util::stream::Stream as FuturesStream;
 use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
+use super::inbox::InboxService;
 use super::stream::Source;
 use crate::pb::switchboard::notification::v1 as pb;
 use crate::telemetry::Metrics;
@@ -20,6 +21,8 @@ use crate::telemetry::Metrics;
 pub struct Rpc {
     /// What streams need.
     pub source: Source,
+    /// Inboxes.
+    pub inbox: Arc<InboxService>,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
