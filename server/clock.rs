@@ -128,6 +128,11 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// The instant so long after the start.
+    pub fn after(&self, time: Duration) -> Instant {
+        self.0 + time
+    }
+
     /// The time since the start.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()

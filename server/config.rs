@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use crate::db::Target;
 use crate::delivery::{Limits, node};
 use crate::error::{Error, Result};
+use crate::notification::registry::Unread;
 use crate::rpc::server;
 use crate::secret::SecretText;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Limits of the port.
     pub port: server::Limits,
+    /// How long a subscriber may leave what is sent to it unread.
+    pub unread: Unread,
     /// Limits of webhook deliveries.
     pub webhooks: Limits,
     /// How long this node's deliveries stay its own after its last sign of life, on PostgreSQL.
@@ -75,6 +78,7 @@ impl Config {
             set: Vec::new(),
             file: None,
             port: server::Limits::default(),
+            unread: Unread::default(),
             webhooks: Limits { concurrency: 64, lane: 512, total: 16_384 },
             lease: node::LEASE,
         }

@@ -36,6 +36,11 @@ struct CodeLabels {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 /// The server's counters.
 pub struct Metrics {
     registry: Registry,
@@ -44,6 +49,8 @@ pub struct Metrics {
     in_hand: Family<ChannelLabels, Gauge>,
     requests: Family<CodeLabels, Counter>,
     subscribers: Gauge,
+    live_closed: Family<ReasonLabels, Counter>,
+    live_resyncs: Family<ReasonLabels, Counter>,
     open_breakers: Gauge,
     connections: Gauge,
 }
@@ -63,6 +70,14 @@ impl Default for Metrics {
         registry.register("rpc_requests", "Requests by method and code", requests.clone());
         let subscribers = Gauge::default();
         registry.register("live_subscribers", "Open live streams", subscribers.clone());
+        let live_closed = Family::<ReasonLabels, Counter>::default();
+        registry.register(
+            "live_closed",
+            "Live streams that the server ended, by reason",
+            live_closed.clone(),
+        );
+        let live_resyncs = Family::<ReasonLabels, Counter>::default();
+        registry.register("live_resyncs", "Gaps that subscribers were told of", live_resyncs.clone());
         let open_breakers = Gauge::default();
         registry.register("webhook_open_breakers", "Endpoints that are only probed", open_breakers.clone());
         let connections = Gauge::default();
@@ -74,6 +89,8 @@ impl Default for Metrics {
             in_hand,
             requests,
             subscribers,
+            live_closed,
+            live_resyncs,
             open_breakers,
             connections,
         }
@@ -100,6 +117,16 @@ impl Metrics {
     /// Says how many live streams are open.
     pub fn set_subscribers(&self, count: usize) {
         self.subscribers.set(count as i64);
+    }
+
+    /// Counts a live stream that the server ended.
+    pub fn live_closed(&self, reason: &'static str) {
+        self.live_closed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a gap that a subscriber was told of.
+    pub fn live_resync(&self, reason: &'static str) {
+        self.live_resyncs.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Says how many endpoints are only probed.

@@ -53,7 +53,7 @@ const BOUNDARIES: &[Boundary] = &[
             "server/app.rs",
             "server/app/",
             "server/cli/",
-            "server/notification/stream.rs",
+            "server/notification/stream/",
             "server/notification/frame.rs",
         ],
     },

@@ -12,12 +12,13 @@ use switchboard_client::notification::v1::{
     GetUnreadCountRequest, ListNotificationsRequest, ListNotificationsResponse, MarkNotificationsReadRequest,
     MarkNotificationsSeenRequest, Notification, NotificationChannel, NotificationContent, NotificationCounts,
     NotificationIds, NotificationPreference, NotificationPreferences, NotificationPriority,
-    NotificationSelection, SendNotificationRequest, SendNotificationResponse,
-    UpdateNotificationPreferencesRequest, UpdateNotificationRequest, WithdrawNotificationRequest,
+    NotificationSelection, SendNotificationRequest, SendNotificationResponse, SubscribeRequest,
+    SubscribeResponse, UpdateNotificationPreferencesRequest, UpdateNotificationRequest,
+    WithdrawNotificationRequest,
 };
 use tonic::{Code, Status};
 
-use crate::harness::server::{Backend, Server, event};
+use crate::harness::server::{Server, event};
 use crate::harness::{on_both, status};
 use crate::live::{after, next, subscribe};
 
@@ -164,12 +165,12 @@ pub async fn prefer(
     Ok(updated.into_inner().preferences.unwrap())
 }
 
-/// The next `count` events of a stream after a place, each as its type and its payload.
+/// The next `count` events of the log after a place, each as its type, its topic and its payload.
 async fn events_after(server: &Server, cursor: &str, count: usize) -> Vec<(String, String, Value)> {
     let (mut stream, _) = subscribe(&server.client, after(cursor)).await;
     let mut found = Vec::new();
     while found.len() < count {
-        let events = next(&mut stream).await.events;
+        let events = next(&mut stream).await.events.into_iter().filter(|event| !event.cursor.is_empty());
         found.extend(
             events
                 .into_iter()
@@ -177,6 +178,20 @@ async fn events_after(server: &Server, cursor: &str, count: usize) -> Vec<(Strin
         );
     }
     found
+}
+
+/// Waits until these counts are told; answers their version.
+async fn told(stream: &mut tonic::Streaming<SubscribeResponse>, expected: (i64, i64)) -> i64 {
+    loop {
+        for event in next(stream).await.events {
+            let place = (event.topic.as_str(), event.collapse_key.as_str(), event.cursor.as_str());
+            assert_eq!(place, ("user:jo", "counts", ""));
+            let data: Value = serde_json::from_str(&event.data).unwrap();
+            if (data["unread"].as_i64().unwrap(), data["unseen"].as_i64().unwrap()) == expected {
+                return data["version"].as_i64().unwrap();
+            }
+        }
+    }
 }
 
 on_both! {
@@ -491,6 +506,25 @@ on_both! {
             [("notification.withdrawn", "user:jo"), ("notification.withdrawn", "broadcast")]);
         assert_eq!(waiting(client, "jo").await, (1, 1));
         assert!(counts(client, "jo").await.version > before.counts.unwrap().version);
+    }
+
+    async fn counts_are_told_after_each_change_and_to_whom_comes_later(server: Server) {
+        let topics = vec!["user:jo".to_owned()];
+        let of_jo = SubscribeRequest { topics, event_types: vec!["notification.counts".into()], ..Default::default() };
+        let (mut stream, _) = subscribe(&server.client, of_jo.clone()).await;
+        let mut version = 0;
+        let id = send(&server, &["jo", "sam"], "a").await;
+        for (expected, what) in [((1, 1), None), ((1, 0), Some(Do::Seen)), ((0, 0), Some(Do::Read))] {
+            if let Some(what) = what {
+                mark(&server.client, what, these("jo", &[&id])).await.unwrap();
+            }
+            let now = told(&mut stream, expected).await;
+            assert!(now > version, "{now} after {version}");
+            version = now;
+        }
+        let (mut later, _) = subscribe(&server.client, SubscribeRequest { snapshot: true, ..of_jo }).await;
+        assert_eq!(told(&mut later, (0, 0)).await, version);
+        assert_eq!(counts(&server.client, "jo").await.version, version);
     }
 
     async fn a_key_may_do_what_its_scopes_say(server: Server) {

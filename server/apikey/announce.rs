@@ -116,8 +116,8 @@ async fn publish(
         data: data.to_string(),
         actor: key.created_by.clone(),
         subject: key.id.clone(),
-        topic: String::new(),
         request_id: format!("{what} {}", key.id),
+        ..NewEvent::default()
     };
     match events.publish(Requester { principal: "server" }, vec![event], false).await {
         // Another node published it, when the key had another name.

@@ -17,6 +17,9 @@ use crate::secret::SecretText;
 const OVERLAP: Duration = DAY;
 const LONGEST_OVERLAP: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// How many replacements are followed from one key to another.
+const REPLACEMENTS: usize = 8;
+
 /// A key that is to be replaced.
 #[derive(Debug, Clone, Default)]
 pub struct Rotation {
@@ -158,6 +161,27 @@ impl ApiKeyService {
         self.verifier.forget(&old.key_prefix);
         self.verifier.forget(&new.key_prefix);
         Ok((self.announced(new).await, text, self.announced(old).await))
+    }
+}
+
+impl ApiKeyService {
+    /// Whether a key was replaced by another one, directly or in several steps.
+    ///
+    /// # Errors
+    /// When the database can not be asked.
+    pub async fn is_replaced_by(&self, id: &str, by: &str) -> Result<bool> {
+        let mut conn = self.db.reader().await?;
+        let mut id = id.to_owned();
+        for _ in 0..REPLACEMENTS {
+            id = match store::find(&mut conn, &id).await {
+                Ok(ApiKey { replaced_by: Some(next), .. }) if next == by => return Ok(true),
+                Ok(ApiKey { replaced_by: Some(next), .. }) => next,
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == Kind::NotFound => return Ok(false),
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(false)
     }
 }
 

@@ -14,9 +14,10 @@ use crate::email::smtp::SmtpTransport;
 use crate::email::suppression;
 use crate::email::{EmailChannel, SharedConfig};
 use crate::event::PublishContext;
-use crate::event::bus::Bus;
+use crate::event::ephemeral::EphemeralHub;
 use crate::event::registry::Registry;
 use crate::event::request;
+use crate::notification::registry::Registry as LiveStreams;
 use crate::settings::{SettingsService, history};
 use crate::telemetry::Metrics;
 use crate::webhook::stats::{self, Tally};
@@ -83,6 +84,7 @@ pub(super) async fn settings_of_other_nodes(settings: Arc<SettingsService>, stop
 pub(super) async fn other_nodes(
     db: Db,
     context: Arc<PublishContext>,
+    hub: Arc<EphemeralHub>,
     library: Arc<Library>,
     webhook_engine: Engine<WebhookChannel>,
     stop: CancellationToken,
@@ -95,6 +97,7 @@ pub(super) async fn other_nodes(
             let current = revision::current(&mut conn, revision::ERASURES).await?;
             if erasures.replace(current).is_none_or(|before| before != current) {
                 context.bus.forget();
+                hub.forget();
             }
             if revision::current(&mut conn, revision::SUBSCRIPTIONS).await? != context.registry.revision() {
                 context.refresh(&mut conn).await?;
@@ -153,7 +156,7 @@ pub(super) struct Gauges {
     pub metrics: Arc<Metrics>,
     pub webhooks: Engine<WebhookChannel>,
     pub emails: Engine<EmailChannel>,
-    pub bus: Arc<Bus>,
+    pub live: Arc<LiveStreams>,
 }
 
 /// Keeps the gauges.
@@ -161,7 +164,7 @@ pub(super) async fn gauges(gauges: Gauges, stop: CancellationToken) {
     while !cancelled_within(POLL, &stop).await {
         gauges.metrics.set_in_hand("webhook", gauges.webhooks.in_hand());
         gauges.metrics.set_in_hand("email", gauges.emails.in_hand());
-        gauges.metrics.set_subscribers(gauges.bus.watchers());
+        gauges.metrics.set_subscribers(gauges.live.len());
     }
 }
 

@@ -15,9 +15,11 @@ use crate::email::model::Mail;
 use crate::email::{SharedConfig, address};
 use crate::error::Result;
 use crate::event::Fact;
+use crate::event::ephemeral::{Ephemeral, EphemeralHub};
 use crate::id::{IdGenerator, Kind};
 use crate::notification::inbox::mails::AfterCommit;
 use crate::notification::inbox::{Devices, FallbackMail, InboxService, Mails};
+use crate::notification::registry::Registry as LiveStreams;
 
 /// How often a node looks for mails that are due and for what has expired.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -71,14 +73,20 @@ impl Mails for FallbackMails {
     }
 }
 
-/// Nobody listens to what is not kept.
-pub(super) struct NoDevices;
+/// Devices are live streams.
+pub(super) struct Streams {
+    pub hub: Arc<EphemeralHub>,
+    pub live: Arc<LiveStreams>,
+}
 
-impl Devices for NoDevices {
-    fn tell(&self, _fact: Arc<Fact>, _collapse_key: &str, _everywhere: bool) {}
+impl Devices for Streams {
+    fn tell(&self, fact: Arc<Fact>, collapse_key: &str, everywhere: bool) {
+        let event = Ephemeral::new(fact, collapse_key);
+        if everywhere { self.hub.publish(event) } else { self.hub.publish_local(event) }
+    }
 
     fn users(&self) -> Vec<String> {
-        Vec::new()
+        self.live.users()
     }
 }
 

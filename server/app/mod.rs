@@ -4,6 +4,7 @@ mod files;
 mod follow;
 mod inbox;
 mod keys;
+mod live;
 mod mail;
 mod master;
 mod retention;
@@ -118,13 +119,14 @@ impl App {
         &self.wired.api_keys.verifier
     }
 
-    /// Looks for due deliveries and for what is too old now, as after a clock was moved.
+    /// Looks for due deliveries, for what is too old now and for streams that end, as after a clock was moved.
     pub fn wake(&self) {
         self.wired.webhook_engine.wake();
         self.wired.email_engine.wake();
         self.wired.retention.notify_one();
         self.wired.key_watch.notify_one();
         self.wired.inbox_watch.notify_one();
+        self.wired.live.wake();
     }
 
     /// Drains: refuses new requests, lets those under way and the attempts under way end, writes what is left.

@@ -14,7 +14,7 @@ use crate::delivery::Table;
 use crate::delivery::retention::{Ended, Orphans};
 use crate::error::Result;
 use crate::id::Kind;
-use crate::notification::inbox::{self, Herald};
+use crate::notification::inbox::{self, Changed, Herald};
 use crate::settings::SettingsService;
 use crate::{delivery, email, event, webhook};
 
@@ -107,16 +107,17 @@ impl Retention {
     /// Old notifications and broadcasts; and the counts of inboxes, once a day.
     async fn inboxes(&self, sweeps: &mut Sweeps) -> Result<bool> {
         let mut more = false;
-        let (now, herald) = (self.clock.now(), Arc::clone(&self.herald));
+        let (now, changed) = (self.clock.now(), Changed::default());
         if let Some(before) = self.before("notifications.retention_days") {
-            let old = inbox::retention::Old { before, herald: Arc::clone(&herald) };
+            let old = inbox::retention::Old { before, changed: changed.clone() };
             more |= self.sweep(&mut sweeps.notifications, "notifications", &old).await?;
             let old = inbox::retention::OldBroadcasts { before };
             let round = sweeps.broadcasts.round(&self.db, &old, now, &self.stop).await?;
             more |= round.removed > 0;
         }
-        let recount = inbox::retention::Recount { herald };
+        let recount = inbox::retention::Recount { changed: changed.clone() };
         let Round { removed, more: left } = sweeps.inboxes.round(&self.db, &recount, now, &self.stop).await?;
+        changed.tell(&self.herald);
         if removed > 0 {
             tracing::error!(inboxes = removed, "the counts of inboxes were not those of their notifications");
         }

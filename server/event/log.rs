@@ -70,6 +70,27 @@ pub async fn read_after(conn: &mut Conn, position: i64, limit: i64) -> Result<Ve
     Ok(rows.into_iter().map(Event::from).collect())
 }
 
+/// Up to `limit` events of these topics after `position`, in order; none of the topics is the default one.
+pub(super) async fn read_topics_after(
+    conn: &mut Conn,
+    position: i64,
+    topics: &[Arc<str>],
+    limit: i64,
+) -> Result<Vec<Event>> {
+    let topics: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
+    let rows: Vec<EventRow> = on!(conn, |c| events::table
+        .filter(events::position.gt(position))
+        .filter(events::topic.eq_any(&topics))
+        // In these words, so that the database sees that the index has all of them.
+        .filter(diesel::dsl::sql::<diesel::sql_types::Bool>("topic <> 'events'"))
+        .order(events::position)
+        .limit(limit)
+        .select(EventRow::as_select())
+        .load(c)
+        .await)?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
 /// Takes `count` positions on SQLite; answers the first.
 pub(super) fn take_positions_sqlite(conn: &mut SqliteWriter, count: i64) -> QueryResult<i64> {
     let next = event_log::next_position;

@@ -9,6 +9,7 @@
 //! * The **registry** ([`registry`]) is the catalogue of event types, built in and the applications' own.
 //! * **Retention** ([`retention`]) removes events by their age; **erasing** removes all that is known of a subject.
 //! * The **bus** ([`bus`]) is the live end of the log, shared by all subscribers of this node.
+//! * **Ephemeral** events ([`ephemeral`]) go to these subscribers only, and into no log.
 //!
 //! # The flow
 //! ```text
@@ -19,6 +20,7 @@
 pub mod bus;
 pub mod catalogue;
 pub mod cursor;
+pub mod ephemeral;
 mod erase;
 pub mod fanout;
 pub mod log;

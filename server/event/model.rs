@@ -11,6 +11,7 @@ const TYPE_LIMIT: usize = 128;
 /// As deep as serde_json reads.
 const NESTING_LIMIT: usize = 100;
 const TEXT_LIMIT: usize = 256;
+const COLLAPSE_KEY_LIMIT: usize = 128;
 
 /// What an application published, without its place in the log.
 #[derive(Debug, PartialEq, Eq)]
@@ -104,6 +105,15 @@ pub fn check_text(violations: &mut Violations, field: &str, text: &str) {
     if text.chars().count() > TEXT_LIMIT {
         violations.add(field, format!("must have at most {TEXT_LIMIT} characters"));
     } else if text.chars().any(char::is_control) {
+        violations.add(field, "must not have control characters");
+    }
+}
+
+/// Checks the key under which only the newest ephemeral event counts.
+pub fn check_collapse_key(violations: &mut Violations, field: &str, key: &str) {
+    if key.chars().count() > COLLAPSE_KEY_LIMIT {
+        violations.add(field, format!("must have at most {COLLAPSE_KEY_LIMIT} characters"));
+    } else if key.chars().any(char::is_control) {
         violations.add(field, "must not have control characters");
     }
 }

@@ -41,7 +41,7 @@ pub struct PublishWrite {
 pub struct Published {
     /// The event's id.
     pub event_id: Arc<str>,
-    /// Its place in the log.
+    /// Its place in the log; 0 for one that has none: it is ephemeral, or no longer kept.
     pub position: i64,
     /// When it was accepted.
     pub created_at: Timestamp,

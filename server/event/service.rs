@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bus::Bus;
 use super::catalogue;
 use super::cursor::Cursor;
+use super::ephemeral::{Ephemeral, EphemeralHub};
 use super::erase::{Belongings, Traces};
 use super::model::{self, Event, Fact};
 use super::pattern::{self, Pattern};
@@ -35,6 +36,8 @@ pub struct NewEvent {
     pub subject: String,
     pub topic: String,
     pub request_id: String,
+    pub ephemeral: bool,
+    pub collapse_key: String,
 }
 
 /// Who asks.
@@ -57,6 +60,8 @@ pub struct EventService {
     pub registry: Arc<Registry>,
     /// The live end of the log.
     pub bus: Arc<Bus>,
+    /// What goes to live subscribers only.
+    pub hub: Arc<EphemeralHub>,
     /// What the channels have made of events.
     pub traces: Arc<[Arc<dyn Traces>]>,
     /// What is kept of subjects beside their events.
@@ -110,7 +115,6 @@ impl EventService {
             let parts: Vec<_> = parts.into_iter().map(String::as_bytes).collect();
             RequestKey::new(requester.principal, &event.request_id, "PublishEvent", &parts)
         };
-        let keys = events.iter().map(key).collect();
         let fact = |event: NewEvent| {
             let data = if event.data.is_empty() { "{}".to_owned() } else { event.data };
             Arc::new(Fact {
@@ -123,8 +127,27 @@ impl EventService {
                 created_at: now,
             })
         };
-        let facts = events.into_iter().map(fact).collect();
-        self.publishes.write(PublishWrite { facts, keys }).await?
+        let (mut facts, mut keys, mut ephemeral) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, mut event) in events.into_iter().enumerate() {
+            if event.ephemeral {
+                let collapse_key = std::mem::take(&mut event.collapse_key);
+                ephemeral.push((place, Ephemeral::new(fact(event), collapse_key)));
+            } else {
+                keys.push(key(&event));
+                facts.push(fact(event));
+            }
+        }
+        let mut published = match facts.is_empty() {
+            true => Vec::new(),
+            false => self.publishes.write(PublishWrite { facts, keys }).await??,
+        };
+        // After the others are durable: all or none.
+        for (place, event) in ephemeral {
+            let (event_id, created_at) = (Arc::clone(&event.fact.id), event.fact.created_at);
+            published.insert(place, Published { event_id, position: 0, created_at, replayed: false });
+            self.hub.publish(event);
+        }
+        Ok(published)
     }
 
     /// Checks an event as a publish would.
@@ -139,6 +162,18 @@ impl EventService {
             violations.check(&path("topic"), topic::check(&event.topic));
         }
         check_request_id(violations, &path("request_id"), &event.request_id);
+        if event.ephemeral {
+            model::check_collapse_key(violations, &path("collapse_key"), &event.collapse_key);
+            let ok = event.request_id.is_empty();
+            violations.require(
+                ok,
+                &path("request_id"),
+                "must be empty: nothing is kept of an ephemeral event",
+            );
+        } else {
+            let ok = event.collapse_key.is_empty();
+            violations.require(ok, &path("collapse_key"), "must be empty: only ephemeral events have one");
+        }
         if type_ok && data_ok {
             self.registry.check(&event.event_type, data, violations, path);
         }
@@ -171,9 +206,9 @@ impl EventService {
         store::list(&mut self.db.reader().await?, &filter, limit).await
     }
 
-    /// A place in this database's log, for callers.
+    /// A place in this database's log, for callers; nothing for what has none.
     pub fn cursor(&self, position: i64) -> String {
-        Cursor { epoch: self.bus.epoch(), position }.encode()
+        if position == 0 { String::new() } else { Cursor { epoch: self.bus.epoch(), position }.encode() }
     }
 
     /// Refuses what nobody can have asked for, before the database is asked.

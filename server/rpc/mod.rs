@@ -12,6 +12,7 @@ pub mod address;
 pub mod admission;
 pub mod auth;
 pub mod convert;
+pub mod cut;
 pub mod gate;
 pub mod http;
 pub mod mask;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::address::ClientAddress;
+use super::cut::{self, Executor};
 use crate::telemetry::Metrics;
 
 /// Limits of the port.
@@ -91,13 +92,12 @@ pub async fn serve(
         };
         let (builder, router, metrics) = (Arc::clone(&builder), router.clone(), Arc::clone(&metrics));
         let (stop, drop_all, first_byte) = (stop.clone(), drop_all.clone(), limits.first_byte);
-        tracker.spawn(async move {
-            metrics.connections().inc();
+        cut::spawn(&tracker, async move {
+            let _counted = Counted::new(metrics);
             tokio::select! {
                 () = connection(stream, peer.ip(), &builder, router, first_byte, stop) => {}
                 () = drop_all.cancelled() => {}
             }
-            metrics.connections().dec();
             drop(permit);
         });
     }
@@ -113,8 +113,24 @@ pub async fn serve(
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// A connection, as long as it is counted; also one that is cut off.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connections().inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections().dec();
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(Executor);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.first_byte);
     builder
         .http2()
@@ -132,7 +148,7 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 async fn connection(
     stream: TcpStream,
     peer: IpAddr,
-    builder: &auto::Builder<TokioExecutor>,
+    builder: &auto::Builder<Executor>,
     router: Router,
     first_byte: Duration,
     stop: CancellationToken,

@@ -3,7 +3,8 @@
 mod router;
 
 use super::{
-    Machine, Stops, follow, inbox as inboxes, keys as api_keys, mail, master, retention, security, webhooks,
+    Machine, Stops, follow, inbox as inboxes, keys as api_keys, live, mail, master, retention, security,
+    webhooks,
 };
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
@@ -23,11 +24,13 @@ use crate::email::smtp::SmtpTransport;
 use crate::email::{self, Composer, EmailChannel, EmailFanout, EnqueueWrite, SharedConfig};
 use crate::error::Result;
 use crate::event::bus::Bus;
+use crate::event::ephemeral::EphemeralHub;
 use crate::event::registry::Registry;
 use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
 use crate::notification::inbox::{Herald, InboxFanout, InboxService};
+use crate::notification::registry::Registry as LiveStreams;
 use crate::pb;
 use crate::rpc::admission::Admission;
 use crate::rpc::http::Health;
@@ -111,6 +114,9 @@ pub struct Wired {
     email_fanout: Arc<EmailFanout>,
     registry: Arc<Registry>,
     bus: Arc<Bus>,
+    hub: Arc<EphemeralHub>,
+    /// The open live streams.
+    pub(super) live: Arc<LiveStreams>,
     publishes: Lane<PublishWrite>,
     enqueues: Lane<EnqueueWrite>,
     activities: Lane<ActivityWrite>,
@@ -216,7 +222,11 @@ impl Wired {
         });
 
         let bus = Bus::open(db.clone()).await?;
-        let devices = Arc::new(inboxes::NoDevices);
+        let hub = Arc::new(EphemeralHub::new(Arc::clone(bus.wakes())));
+        let api_keys = ground.api_keys();
+        let succession = Arc::new(live::Keys(Arc::clone(&api_keys)));
+        let streams = LiveStreams::new(node.id(), machine.random.clone(), succession, config.unread);
+        let devices = Arc::new(inboxes::Streams { hub: Arc::clone(&hub), live: Arc::clone(&streams) });
         let herald = Arc::new(Herald::new(db.clone(), devices, Arc::clone(ids), clock.clone()));
         let inbox_fanout = InboxFanout::new(Arc::clone(&herald), Arc::clone(ids));
         let fallback_mails = inboxes::FallbackMails {
@@ -264,7 +274,7 @@ impl Wired {
         });
         let wired = Self {
             node,
-            api_keys: ground.api_keys(),
+            api_keys,
             metrics,
             health: Health::default(),
             methods: Arc::new(Methods::from_descriptor(pb::DESCRIPTOR)?),
@@ -280,6 +290,8 @@ impl Wired {
             email_fanout,
             registry,
             bus,
+            hub,
+            live: streams,
             publishes,
             enqueues,
             activities,
@@ -295,12 +307,12 @@ impl Wired {
             inbox_watch: Arc::default(),
             ground,
         };
-        wired.follow(stops);
+        wired.follow(stops, config.port.drain);
         Ok(wired)
     }
 
     /// Starts what keeps this node up to date.
-    fn follow(&self, stops: &Stops) {
+    fn follow(&self, stops: &Stops, drain: Duration) {
         let stop = || stops.delivery.clone();
         let db = &self.ground.db;
         stops.tasks.spawn(Arc::clone(&self.bus).run(stop()));
@@ -323,6 +335,8 @@ impl Wired {
         };
         stops.tasks.spawn(retention.run());
         api_keys::settings(&self.settings, Arc::clone(&self.api_keys.policy));
+        live::settings(&self.settings, Arc::clone(&self.live));
+        stops.tasks.spawn(live::look_after(Arc::clone(&self.live), drain, stops.port.clone()));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
         let herald = || Arc::clone(&self.inbox.herald);
@@ -337,7 +351,7 @@ impl Wired {
             metrics: Arc::clone(&self.metrics),
             webhooks: self.webhook_engine.clone(),
             emails: self.email_engine.clone(),
-            bus: Arc::clone(&self.bus),
+            live: Arc::clone(&self.live),
         };
         stops.tasks.spawn(follow::gauges(gauges, stop()));
         if db.is_shared() {
@@ -346,6 +360,7 @@ impl Wired {
             stops.tasks.spawn(follow::other_nodes(
                 db.clone(),
                 context,
+                Arc::clone(&self.hub),
                 Arc::clone(&self.library),
                 self.webhook_engine.clone(),
                 stop(),

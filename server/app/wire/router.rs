@@ -20,7 +20,9 @@ use crate::event::registry::RegistryService;
 use crate::event::route::{Channels, RouteService};
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
-use crate::notification::inbox::{InboxTraces, UserBelongings};
+use crate::notification::attendance::Unattended;
+use crate::notification::inbox::{Changed, InboxTraces, UserBelongings};
+use crate::notification::registry::Nowhere;
 use crate::pb::switchboard as contract;
 use crate::rpc::{self, Authenticate, MESSAGE_LIMIT, Shared};
 use crate::settings;
@@ -37,19 +39,20 @@ impl Wired {
         let Ground { db, keyring, audit: recorder, machine, ids } = &self.ground;
         let clock = || machine.clock.clone();
         let audit = || recorder.clone();
-        let herald = || Arc::clone(&self.inbox.herald);
+        let (changed, herald) = (Changed::default(), Arc::clone(&self.inbox.herald));
         let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.api_keys.verifier) as _;
         let events = Arc::new(EventService {
             db: db.clone(),
             publishes: self.publishes.clone(),
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
+            hub: Arc::clone(&self.hub),
             traces: Arc::new([
                 Arc::new(WebhookTraces),
                 Arc::new(EmailTraces),
-                Arc::new(InboxTraces { herald: herald() }),
+                Arc::new(InboxTraces { changed: changed.clone() }),
             ]),
-            belongings: Arc::new([Arc::new(UserBelongings { herald: herald() })]),
+            belongings: Arc::new([Arc::new(UserBelongings { changed, herald })]),
             ids: Arc::clone(ids),
             clock: clock(),
         });
@@ -109,9 +112,12 @@ impl Wired {
         let source = notification::stream::Source {
             db: db.clone(),
             bus: Arc::clone(&self.bus),
+            hub: Arc::clone(&self.hub),
+            registry: Arc::clone(&self.live),
             authenticate: Arc::clone(&authenticate),
+            attendance: Arc::new(Unattended),
+            metrics: Arc::clone(&self.metrics),
             clock: clock(),
-            stop: stops.port.clone(),
         };
 
         let templates = TemplateRpc(Arc::new(LibraryService {
@@ -133,7 +139,7 @@ impl Wired {
         };
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
         let inbox = Arc::clone(&self.inbox);
-        let live = notification::rpc::Rpc { source, inbox, metrics: Arc::clone(&self.metrics) };
+        let live = notification::rpc::Rpc { source: Arc::new(source), inbox, elsewhere: Arc::new(Nowhere) };
         let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {

@@ -64,6 +64,9 @@ pub trait Belongings: Send + Sync + 'static {
 
     /// Removes up to `limit` of this subject; answers how many, which is less than `limit` when nothing is left.
     fn erase<'a>(&'a self, conn: &'a mut Conn, subject: &'a str, limit: i64) -> BoxFuture<'a, Result<i64>>;
+
+    /// What was removed is gone: the transactions are committed.
+    fn erased(&self) {}
 }
 
 /// How much was removed, or would be.
@@ -123,8 +126,10 @@ impl EventService {
             // Publishes have their turn.
             tokio::time::sleep(stopwatch.elapsed()).await;
         }
+        self.belongings.iter().for_each(|belongings| belongings.erased());
         // Also when nothing was found: an earlier call may have broken off before this.
         self.bus.forget();
+        self.hub.forget();
         revision::change(&self.db, revision::ERASURES, |_| Box::pin(async { Ok(()) })).await?;
         Ok(erased)
     }

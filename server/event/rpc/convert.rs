@@ -2,14 +2,24 @@
 
 use crate::event::catalogue::Field;
 use crate::event::cursor::Cursor;
-use crate::event::{Event, Outcome, Way};
+use crate::event::ephemeral::Ephemeral;
+use crate::event::{Event, Fact, Outcome, Way};
 use crate::pb::switchboard::delivery::v1::Channel;
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{next_attempt, state, timestamp};
 
 /// An event, with its place in the log of this epoch.
 pub fn event(event: &Event, epoch: i64) -> pb::Event {
-    let fact = &event.fact;
+    let cursor = Cursor { epoch, position: event.position }.encode();
+    of_fact(&event.fact, cursor, String::new())
+}
+
+/// An event that has no place in the log.
+pub fn ephemeral(event: &Ephemeral) -> pb::Event {
+    of_fact(&event.fact, String::new(), event.collapse_key.clone())
+}
+
+fn of_fact(fact: &Fact, cursor: String, collapse_key: String) -> pb::Event {
     pb::Event {
         id: fact.id.to_string(),
         event_type: fact.event_type.to_string(),
@@ -17,9 +27,9 @@ pub fn event(event: &Event, epoch: i64) -> pb::Event {
         actor: fact.actor.clone(),
         subject: fact.subject.clone(),
         create_time: Some(timestamp(fact.created_at)),
-        cursor: Cursor { epoch, position: event.position }.encode(),
+        cursor,
         topic: fact.topic.to_string(),
-        collapse_key: String::new(),
+        collapse_key,
     }
 }
 

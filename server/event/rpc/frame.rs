@@ -9,6 +9,7 @@ use prost::{DecodeError, Message};
 
 use super::convert;
 use crate::event::bus::Record;
+use crate::event::ephemeral::Ephemeral;
 
 /// A `SubscribeResponse` or a `PullWebhookEventsResponse`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -46,6 +47,12 @@ impl Frame {
 pub fn encoded(record: &Record, epoch: i64) -> Bytes {
     let encode = || delimited(&convert::event(&record.event, epoch).encode_to_vec());
     record.encoded.get_or_init(encode).clone()
+}
+
+/// An ephemeral event with its length in front; encoded by whoever asks first.
+pub fn encoded_ephemeral(event: &Ephemeral) -> Bytes {
+    let encode = || delimited(&convert::ephemeral(event).encode_to_vec());
+    event.encoded.get_or_init(encode).clone()
 }
 
 fn delimited(bytes: &[u8]) -> Bytes {

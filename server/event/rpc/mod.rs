@@ -194,8 +194,17 @@ fn change(event_type: pb::EventType, mask: &Mask) -> ServerResult<TypeChange> {
 
 impl From<pb::PublishEventRequest> for NewEvent {
     fn from(request: pb::PublishEventRequest) -> Self {
-        let pb::PublishEventRequest { event_type, data, actor, subject, request_id, topic, .. } = request;
-        Self { event_type, data, actor, subject, topic, request_id }
+        let pb::PublishEventRequest {
+            event_type,
+            data,
+            actor,
+            subject,
+            request_id,
+            topic,
+            ephemeral,
+            collapse_key,
+        } = request;
+        Self { event_type, data, actor, subject, topic, request_id, ephemeral, collapse_key }
     }
 }
 

@@ -16,7 +16,8 @@ use super::word;
 use crate::clock::SharedClock;
 use crate::db::Db;
 use crate::error::Result;
-use crate::event::bus::Bus;
+use crate::event::bus::{Bus, Record, Wanted};
+use crate::event::topic::TopicPattern;
 use crate::event::{Fact, topic};
 use crate::id::{IdGenerator, Kind};
 
@@ -33,6 +34,25 @@ pub trait Devices: Send + Sync + 'static {
 
     /// The users that have a stream open on this node.
     fn users(&self) -> Vec<String>;
+}
+
+/// Users whose counts change in transactions that are not committed yet.
+#[derive(Debug, Clone, Default)]
+pub struct Changed(Arc<Mutex<BTreeSet<String>>>);
+
+impl Changed {
+    /// Notes users.
+    pub fn note(&self, users: impl IntoIterator<Item = String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(users);
+    }
+
+    /// Tells the counts of those that were noted; to be called after the commit.
+    pub fn tell(&self, herald: &Herald) {
+        let users = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !users.is_empty() {
+            herald.changed(users, false);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -94,23 +114,29 @@ impl Herald {
 
     /// Follows the broadcasts of all nodes, for the users of this one, until it is stopped.
     pub async fn follow(self: Arc<Self>, bus: Arc<Bus>, stop: CancellationToken) {
-        let mut watcher = bus.watch();
+        let wanted = Wanted::of(&[TopicPattern::Exactly(topic::BROADCAST.to_owned())]);
+        let watcher = bus.watch_topics(wanted, Arc::default());
         let mut position = watcher.head();
         loop {
-            let records = watcher.after(position).await.unwrap_or_else(|_| {
-                // It was further behind than the log reaches: whatever there was, everybody's counts may be others.
-                position = watcher.head();
-                self.changed([], true);
-                Vec::new()
-            });
-            let is_broadcast =
-                |fact: &Fact| &*fact.topic == topic::BROADCAST && fact.event_type.starts_with(word::SENT);
-            if records.iter().any(|record| is_broadcast(&record.event.fact)) {
-                self.changed([], true);
-            }
-            if let Some(last) = records.last() {
-                position = last.event.position;
-                continue;
+            match watcher.after(position).await {
+                Ok(Some(read)) => {
+                    let is_ours = |record: &Arc<Record>| record.event.fact.event_type.starts_with(word::SENT);
+                    if read.records.iter().any(is_ours) {
+                        self.changed([], true);
+                    }
+                    position = read.through;
+                    if !read.records.is_empty() {
+                        continue;
+                    }
+                }
+                // The log begins later by now: whatever there was, everybody's counts may be others.
+                Ok(None) => {
+                    position = watcher.head();
+                    self.changed([], true);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the log of broadcasts could not be read; it is tried again")
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,

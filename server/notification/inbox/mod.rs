@@ -36,7 +36,7 @@ mod word;
 
 pub use erase::{InboxTraces, UserBelongings};
 pub use fanout::InboxFanout;
-pub use herald::{Devices, Herald};
+pub use herald::{Changed, Devices, Herald};
 pub use mails::{FallbackMail, Mails};
 pub use model::{Content, Counts, Mark, Priority, Selection, Which};
 pub use preferences::{Preference, Preferences};

@@ -26,7 +26,7 @@ const WANTED: &str = "b.withdrawn_at IS NULL AND (b.expires_at IS NULL OR b.expi
 
 /// Where a notification stands in an inbox; nothing when it is not there.
 const PLACE: &str = "(SELECT x.position FROM notifications x WHERE x.user_id = ? AND x.id = ?
-    UNION ALL SELECT y.position FROM broadcasts y WHERE y.id = ? LIMIT 1)";
+    UNION ALL SELECT y.position FROM broadcasts y WHERE y.id = ? AND y.withdrawn_at IS NULL LIMIT 1)";
 
 impl<'a> Conditions<'a> {
     /// Adds one.

@@ -249,7 +249,7 @@ pub(super) async fn content(conn: &mut Conn, id: &str) -> Result<Option<(Content
         columns!("n", "n", "0")
     );
     let rows: Vec<Row> = on!(conn, |c| Statement::new(&sql, vec![Bind::Text(id)]).load(c).await)?;
-    if let Some(row) = rows.iter().next() {
+    if let Some(row) = rows.into_iter().next() {
         return Ok(Some((row.content(), false)));
     }
     let sql = format!(
@@ -258,7 +258,7 @@ pub(super) async fn content(conn: &mut Conn, id: &str) -> Result<Option<(Content
         columns!("b", "s", "1")
     );
     let rows: Vec<Row> = on!(conn, |c| Statement::new(&sql, vec![Bind::Text(id)]).load(c).await)?;
-    Ok(rows.iter().next().map(|row| (row.content(), true)))
+    Ok(rows.into_iter().next().map(|row| (row.content(), true)))
 }
 
 /// Whether there is a broadcast with this id.

@@ -118,8 +118,8 @@ pub(super) async fn list_notifications(
     let pb::ListNotificationsRequest { user_id, unread_only, archived, category, page_size, page_token } =
         request.into_inner();
     let user_id = acting_for(&principal, user_id)?;
-    let filters: [&dyn std::fmt::Debug; 4] = [&user_id, &unread_only, &archived, &category];
-    let page = Page::read("notifications", page_size, &page_token, &filters)?;
+    let page =
+        Page::read("notifications", page_size, &page_token, &[&user_id, &unread_only, &archived, &category])?;
     let before = page.after.as_ref().and_then(|key| key.parse().ok());
     let listing = Listing { user_id: user_id.clone(), unread_only, archived, category, before };
     let mut listed = rpc.inbox.list(&listing, page.limit() as i64).await?;

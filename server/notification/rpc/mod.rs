@@ -13,18 +13,18 @@ use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
 use super::inbox::InboxService;
+use super::registry::Elsewhere;
 use super::stream::Source;
 use crate::pb::switchboard::notification::v1 as pb;
-use crate::telemetry::Metrics;
 
 /// The service.
 pub struct Rpc {
     /// What streams need.
-    pub source: Source,
+    pub source: Arc<Source>,
     /// Inboxes.
     pub inbox: Arc<InboxService>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
+    /// Reaches the streams of other nodes.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// Hands each method to the file of its area.

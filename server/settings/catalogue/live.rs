@@ -1,6 +1,42 @@
 //! The settings of live streams and presence.
 
-use super::super::definition::Definition;
+use super::super::definition::{Definition, Type};
 
 /// These.
-pub(super) const LIVE: &[Definition] = &[];
+pub(super) const LIVE: &[Definition] = &[
+    Definition {
+        key: "notifications.live_enabled",
+        kind: Type::Boolean,
+        default: "true",
+        description: "Whether there are live streams. When it becomes false, those that are open end.",
+        environment: &[],
+    },
+    Definition {
+        key: "notifications.max_stream_age_minutes",
+        kind: Type::Integer(1, 1_440),
+        default: "15",
+        description: "How many minutes a live stream lasts, more or less by a tenth; then the server asks the client to come back.",
+        environment: &[],
+    },
+    Definition {
+        key: "notifications.max_streams",
+        kind: Type::Integer(1, 1_000_000),
+        default: "20000",
+        description: "How many live streams may be open on one node.",
+        environment: &[],
+    },
+    Definition {
+        key: "notifications.max_streams_per_user",
+        kind: Type::Integer(1, 1_000),
+        default: "20",
+        description: "How many live streams one user may have open on one node. Applications with an API key are not limited by it.",
+        environment: &[],
+    },
+    Definition {
+        key: "notifications.stream_opens_per_second",
+        kind: Type::Integer(1, 100_000),
+        default: "1000",
+        description: "How many live streams may be opened within a second on one node.",
+        environment: &[],
+    },
+];

@@ -25,7 +25,7 @@ use super::store as webhooks;
 use crate::clock::Stopwatch;
 use crate::db::Conn;
 use crate::error::{Error, Kind, Result, Violations};
-use crate::event::bus::{Bus, Record};
+use crate::event::bus::{Bus, Read, Record};
 use crate::event::cursor::Cursor;
 use crate::event::log;
 use crate::event::pattern::Pattern;
@@ -101,7 +101,7 @@ impl WebhookService {
         violations.finish()?;
         let limit = limit.unwrap_or(DEFAULT_SIZE);
 
-        let mut watcher = bus.watch();
+        let watcher = bus.watch();
         let mut known = self.directory.revision();
         let mut conn = self.db.reader().await?;
         let (mut wanted, place) = read_endpoint(&mut conn, &pull.webhook_id).await?;
@@ -119,12 +119,20 @@ impl WebhookService {
         loop {
             let head = watcher.head();
             let read = watcher.after_at_most(found.position, batch).await?;
+            let read = read.ok_or_else(|| {
+                Error::unavailable("the log begins later by now", format!("after {}", found.position))
+            })?;
+            let Read { records, through } = read;
             // What is missing in between was erased.
-            let before = read.first().map_or(head, |record| record.event.position - 1);
+            let before = records.first().map_or(through, |record| record.event.position - 1);
             found.position = found.position.max(before);
-            let end = read.len() < batch;
-            let enough = found.take(read, |event_type| wants(&wanted, event_type));
-            if enough || end && (gap || !found.records.is_empty()) {
+            let end = through >= head;
+            let enough = found.take(records, |event_type| wants(&wanted, event_type));
+            if enough {
+                break;
+            }
+            found.position = found.position.max(through);
+            if end && (gap || !found.records.is_empty()) {
                 break;
             }
             if !end {

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
-use super::herald::Herald;
+use super::herald::{Changed, Herald};
 use super::retention::{remove_of_user, remove_rows};
 use crate::db::Conn;
 use crate::error::Result;
@@ -14,8 +14,8 @@ use crate::event::{Belongings, Trace, Traces, topic};
 
 /// The notifications that events brought.
 pub struct InboxTraces {
-    /// Tells the counts.
-    pub herald: Arc<Herald>,
+    /// Whose counts change.
+    pub changed: Changed,
 }
 
 impl Traces for InboxTraces {
@@ -38,7 +38,7 @@ impl Traces for InboxTraces {
             let mut erased = 0;
             for (user_id, ids) in store::by_user(&rows) {
                 erased += remove_rows(conn, user_id, &ids).await? as i64;
-                self.herald.changed([user_id.to_owned()], false);
+                self.changed.note([user_id.to_owned()]);
             }
             if erased < limit {
                 erased += store::remove_broadcasts(conn, event_ids, limit - erased).await?;
@@ -51,7 +51,9 @@ impl Traces for InboxTraces {
 
 /// All that is kept for the inbox of a user, who is the subject `user:<id>`.
 pub struct UserBelongings {
-    /// Tells the counts.
+    /// Whose counts change, by this and by [`InboxTraces`].
+    pub changed: Changed,
+    /// Tells them.
     pub herald: Arc<Herald>,
 }
 
@@ -78,9 +80,13 @@ impl Belongings for UserBelongings {
                 // The notifications are gone: the rest goes now.
                 erased += remove_of_user(conn, user_id, limit).await?;
             }
-            self.herald.changed([user_id.to_owned()], false);
+            self.changed.note([user_id.to_owned()]);
             Ok(erased)
         }
         .boxed()
+    }
+
+    fn erased(&self) {
+        self.changed.tell(&self.herald);
     }
 }

@@ -13,7 +13,6 @@ use crate::on;
 /// A preference, as it is kept.
 #[derive(Debug, Clone, Queryable, QueryableByName, Selectable, Insertable)]
 #[diesel(table_name = p)]
-#[expect(missing_docs, reason = "as in the table")]
 pub struct WishRow {
     #[diesel(sql_type = Text)]
     pub user_id: String,

@@ -5,9 +5,8 @@ mod store;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::herald::Herald;
+use super::herald::Changed;
 use super::service::{InboxService, fact};
 use super::word;
 use crate::clock::Timestamp;
@@ -29,8 +28,8 @@ const STATES: i64 = 1_000;
 pub struct Old {
     /// The time.
     pub before: Timestamp,
-    /// Tells the counts.
-    pub herald: Arc<Herald>,
+    /// Whose counts change.
+    pub changed: Changed,
 }
 
 impl Swept for Old {
@@ -58,8 +57,7 @@ impl Swept for Old {
             for (user_id, ids) in &of_users {
                 removed += remove_rows(conn, user_id, ids).await?;
             }
-            // Before the commit; whoever reads them too early reads them again with the next change.
-            self.herald.changed(of_users.into_keys().map(str::to_owned), false);
+            self.changed.note(of_users.into_keys().map(str::to_owned));
             Ok(removed)
         }
         .boxed()
@@ -114,8 +112,8 @@ impl Swept for OldBroadcasts {
 /// All inboxes, to be counted again.
 #[derive(Clone)]
 pub struct Recount {
-    /// Tells the counts.
-    pub herald: Arc<Herald>,
+    /// Whose counts change.
+    pub changed: Changed,
 }
 
 impl Swept for Recount {
@@ -140,7 +138,7 @@ impl Swept for Recount {
             for user_id in &users {
                 corrected += store::recount(conn, user_id).await?;
             }
-            self.herald.changed(users, false);
+            self.changed.note(users);
             Ok(corrected)
         }
         .boxed()
