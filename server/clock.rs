@@ -39,6 +39,11 @@ impl Timestamp {
         Self(seconds.saturating_mul(1_000_000).saturating_add(nanos as i64 / 1_000))
     }
 
+    /// From RFC 3339, such as `2026-01-31T10:30:00.25Z`; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|timestamp| Self(timestamp.as_microsecond()))
+    }
+
     /// The time that passed since `earlier`; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0).max(0) as u64)

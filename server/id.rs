@@ -31,6 +31,8 @@ pub enum Kind {
     ApiKeyLog,
     /// A key that seals secrets.
     DataKey,
+    /// A notification.
+    Notification,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::ApiKey => "key_",
             Self::ApiKeyLog => "use_",
             Self::DataKey => "dk_",
+            Self::Notification => "ntf_",
         }
     }
 }

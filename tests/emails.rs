@@ -297,7 +297,7 @@ on_both! {
         let names: Vec<_> = templates.iter().map(|template| template.name.as_str()).collect();
         assert_eq!(names, [
             "application_follow_up", "application_status_update", "job_alert", "job_recommendations", "low_stock_alert",
-            "password_reset", "system_alert", "ticket_created", "ticket_updated", "user_welcome", "webhook_disabled",
+            "notification", "password_reset", "system_alert", "ticket_created", "ticket_updated", "user_welcome", "webhook_disabled",
             "webhook_failing", "welcome",
         ]);
         set(&server.client, json!({"general.company_name": "Pumps & more", "general.colour": "#123456"})).await;

@@ -25,7 +25,7 @@ const EVENTS: [&str; 3] = ["events", "webhook_deliveries", "delivery_attempts"];
 
 async fn try_erase(client: &Client, subject: &str, validate_only: bool) -> Result<[i64; 3], Status> {
     let request = EraseEventsRequest { subject: subject.into(), validate_only };
-    let EraseEventsResponse { events, webhook_deliveries, emails } =
+    let EraseEventsResponse { events, webhook_deliveries, emails, .. } =
         client.events().erase_events(request).await?.into_inner();
     Ok([events, webhook_deliveries, emails])
 }

@@ -50,6 +50,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("notifications.max_streams", &["a_node_has_so_many_streams_and_no_more"]),
     ("notifications.max_streams_per_user", &["a_user_has_so_many_streams_and_is_there_while_one_is_open"]),
     ("notifications.stream_opens_per_second", &["streams_are_opened_at_a_limited_pace"]),
+    ("notifications.retention_days", &["what_is_old_goes_as_the_setting_says"]),
     ("retention.deliveries_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.emails_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),
     ("retention.events_days", &["zero_days_keep_for_ever_and_what_has_no_event_is_not_tried_again"]),

@@ -292,7 +292,7 @@ on_both! {
         ] {
             status::expect_violations(&create(&server, template).await.unwrap_err(), fields);
         }
-        assert_eq!(list(&server).await.len(), 13);
+        assert_eq!(list(&server).await.len(), 14);
         let fixed = Template { description: "Mine".into(), variables: vec![variable("x", true, json!(1))], ..before.clone() };
         status::expect_violations(&update(&server, fixed, &[]).await.unwrap_err(), &["template.description", "template.variables"]);
         update(&server, before, &[]).await.expect("what was read can be given back");

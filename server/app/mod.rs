@@ -3,6 +3,7 @@
 mod cluster;
 mod files;
 mod follow;
+mod inbox;
 mod keys;
 mod live;
 mod mail;
@@ -147,6 +148,7 @@ impl App {
         self.wired.retention.notify_one();
         self.wired.key_watch.notify_one();
         self.wired.users.wake.notify_one();
+        self.wired.inbox_watch.notify_one();
         self.wired.live.wake();
     }
 

@@ -15,6 +15,7 @@ use crate::delivery::Table;
 use crate::delivery::retention::{Ended, Orphans};
 use crate::error::Result;
 use crate::id::Kind;
+use crate::notification::inbox::{self, Changed, Herald};
 use crate::settings::SettingsService;
 use crate::{delivery, email, event, webhook};
 
@@ -27,6 +28,8 @@ pub(super) struct Retention {
     pub clock: SharedClock,
     pub settings: Arc<SettingsService>,
     pub audit: Recorder,
+    /// Tells the counts of inboxes.
+    pub herald: Arc<Herald>,
     /// Asks for a round now.
     pub wake: Arc<Notify>,
     pub stop: CancellationToken,
@@ -38,6 +41,9 @@ struct Sweeps {
     deliveries: Sweep,
     emails: Sweep,
     events: Sweep,
+    notifications: Sweep,
+    broadcasts: Sweep,
+    inboxes: Sweep,
     /// On PostgreSQL.
     attempts: Sweep,
     attempt_days: Kept,
@@ -87,6 +93,7 @@ impl Retention {
         if let Some(before) = self.before("audit.retention_days") {
             more |= self.audit.prune(&self.db, before).await?;
         }
+        more |= self.inboxes(sweeps).await?;
         // The last: what was made from them may just have gone.
         if let Some(before) = self.before("retention.events_days") {
             let mut old = event::retention::Old::new(before);
@@ -100,6 +107,26 @@ impl Retention {
             more |= self.sweep(&mut sweeps.events, "events", &old).await?;
         }
         Ok(more)
+    }
+
+    /// Old notifications and broadcasts; and the counts of inboxes, once a day.
+    async fn inboxes(&self, sweeps: &mut Sweeps) -> Result<bool> {
+        let mut more = false;
+        let (now, changed) = (self.clock.now(), Changed::default());
+        if let Some(before) = self.before("notifications.retention_days") {
+            let old = inbox::retention::Old { before, changed: changed.clone() };
+            more |= self.sweep(&mut sweeps.notifications, "notifications", &old).await?;
+            let old = inbox::retention::OldBroadcasts { before };
+            let round = sweeps.broadcasts.round(&self.db, &old, now, &self.stop).await?;
+            more |= round.removed > 0;
+        }
+        let recount = inbox::retention::Recount { changed: changed.clone() };
+        let Round { removed, more: left } = sweeps.inboxes.round(&self.db, &recount, now, &self.stop).await?;
+        changed.tell(&self.herald);
+        if removed > 0 {
+            tracing::error!(inboxes = removed, "the counts of inboxes were not those of their notifications");
+        }
+        Ok(more | left)
     }
 
     async fn sweep<W: Swept>(&self, sweep: &mut Sweep, name: &str, what: &W) -> Result<bool> {

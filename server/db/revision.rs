@@ -22,6 +22,8 @@ pub const SETTINGS: &str = "settings";
 pub const API_KEYS: &str = "api_keys";
 /// Templates that are kept.
 pub const TEMPLATES: &str = "templates";
+/// Notifications that everybody has.
+pub const BROADCASTS: &str = "broadcasts";
 /// Subjects whose events were erased.
 pub const ERASURES: &str = "erasures";
 

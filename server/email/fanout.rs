@@ -60,8 +60,7 @@ enum Who {
 }
 
 impl Compiled {
-    fn new(route: &Route, list: Option<Vec<String>>) -> Result<Self, String> {
-        let Target::Email(target) = &route.target;
+    fn new(route: &Route, target: &EmailTarget, list: Option<Vec<String>>) -> Result<Self, String> {
         let condition =
             if route.condition.is_empty() { None } else { Some(Expression::compile(&route.condition)?) };
         let recipients = match &target.recipients {
@@ -118,12 +117,12 @@ impl EmailFanout {
         let lists = lists::all(conn).await?;
         let mut routes = Vec::new();
         for route in route::active(conn).await? {
-            let Target::Email(target) = &route.target;
+            let Target::Email(target) = &route.target else { continue };
             let list = match &target.recipients {
                 Recipients::List(name) => lists.get(name).cloned(),
                 Recipients::Field(_) => None,
             };
-            match Compiled::new(&route, list) {
+            match Compiled::new(&route, target, list) {
                 Ok(compiled) => routes.push(compiled),
                 // It compiled when it was saved; one bad route must not stop the others.
                 Err(error) => tracing::error!(route = route.id, error, "the route can not be used"),
@@ -237,13 +236,10 @@ impl Planned for PlannedMails {
 }
 
 impl RouteTarget for EmailFanout {
-    fn check<'a>(
-        &'a self,
-        conn: &'a mut Conn,
-        target: &'a EmailTarget,
-    ) -> BoxFuture<'a, Result<TargetCheck>> {
+    fn check<'a>(&'a self, conn: &'a mut Conn, target: &'a Target) -> BoxFuture<'a, Result<TargetCheck>> {
         async move {
             let mut wrong = Vec::new();
+            let Target::Email(target) = target else { return Ok(wrong) };
             if !library::exists(conn, &target.template).await? {
                 wrong.push(("template", format!("there is no template {:?}", target.template)));
             }
@@ -264,12 +260,12 @@ impl RouteTarget for EmailFanout {
         fact: &'a Fact,
     ) -> BoxFuture<'a, Result<Trial>> {
         async move {
-            let Target::Email(target) = &route.target;
+            let Target::Email(target) = &route.target else { return Ok(Trial::default()) };
             let list = match &target.recipients {
                 Recipients::List(name) => lists::all(conn).await?.remove(name),
                 Recipients::Field(_) => None,
             };
-            let compiled = match Compiled::new(route, list) {
+            let compiled = match Compiled::new(route, target, list) {
                 Ok(compiled) => compiled,
                 Err(explanation) => {
                     return Ok(Trial { explanation, ..Trial::default() });

@@ -44,6 +44,14 @@ pub fn find(name: &str) -> Option<&'static BuiltIn> {
     BUILT_IN.iter().find(|built_in| built_in.name == name)
 }
 
+/// The types that say what the server did with inboxes: it alone publishes them.
+const RESERVED: [&str; 3] = ["notification.updated", "notification.withdrawn", "notification.counts"];
+
+/// Whether only the server publishes events of this type.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 /// All of them.
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn {
@@ -146,8 +154,84 @@ pub const BUILT_IN: &[BuiltIn] = &[
             ("type", "string", true, "info, success, warning or error."),
             ("priority", "string", true, "low, normal, high or critical."),
             ("title", "string", false, "A headline."),
+            (
+                "notification_id",
+                "string",
+                false,
+                "Its id in inboxes; without one it is `ntf_` and the last 26 characters of the event's id.",
+            ),
+            (
+                "category",
+                "string",
+                false,
+                "What kind it is, for preferences and filters; general when absent.",
+            ),
+            (
+                "action_url",
+                "string",
+                false,
+                "Where opening it leads: an https URL, or a path that begins with /.",
+            ),
+            ("data", "object", false, "What the application adds."),
+            ("expires_at", "string", false, "When it goes from the inbox, in RFC 3339."),
+            ("replace_key", "string", false, "It takes the place of the one in the inbox with the same key."),
+            (
+                "email_fallback",
+                "object",
+                false,
+                "after_seconds, and email_address if it is not that of the preferences: sends a mail if it is not seen by then.",
+            ),
         ],
         sample: r#"{"message":"Water temperature is above 30 degrees","type":"warning","priority":"critical"}"#,
+    },
+    BuiltIn {
+        name: "notification.updated",
+        description: "The server's word for the devices of a user: notifications were marked, or one says something else now.",
+        fields: &[
+            (
+                "change",
+                "string",
+                true,
+                "seen, read, unread, archived, unarchived, or content for one that was changed.",
+            ),
+            ("notification_id", "string", false, "Which, of a change of content."),
+            ("notification_ids", "array", false, "Which, of marks."),
+            (
+                "up_to_notification_id",
+                "string",
+                false,
+                "All up to this one, of marks: that which it was when it was marked, and everything before it.",
+            ),
+            ("category", "string", false, "Of marks up to one: only those of this category."),
+            (
+                "content",
+                "object",
+                false,
+                "What was changed: title, message, category, priority, action_url, data, expires_at.",
+            ),
+            ("mark_unread", "boolean", false, "Whether a change of content made it unread and unseen again."),
+            ("changed_at", "string", true, "When, in RFC 3339."),
+        ],
+        sample: r#"{"change":"read","notification_ids":["ntf_01jgfjjz00000000000000000a"],"changed_at":"2026-01-31T10:30:00Z"}"#,
+    },
+    BuiltIn {
+        name: "notification.withdrawn",
+        description: "The server's word for the devices of a user: a notification is in the inbox no more.",
+        fields: &[
+            ("notification_id", "string", true, "Which."),
+            ("reason", "string", true, "withdrawn or expired."),
+        ],
+        sample: r#"{"notification_id":"ntf_01jgfjjz00000000000000000a","reason":"withdrawn"}"#,
+    },
+    BuiltIn {
+        name: "notification.counts",
+        description: "The server's word for the devices of a user: how many notifications wait. Ephemeral, with the collapse key counts.",
+        fields: &[
+            ("unread", "integer", true, "Neither read nor archived."),
+            ("unseen", "integer", true, "Neither seen nor archived."),
+            ("version", "integer", true, "Of two counts, the one with the greater version is the newer."),
+        ],
+        sample: r#"{"unread":3,"unseen":1,"version":42}"#,
     },
     BuiltIn {
         name: "user.registered",

@@ -36,8 +36,8 @@ mod service;
 mod store;
 pub mod topic;
 
-pub use erase::{Erased, Traces};
+pub use erase::{Belongings, Erased, Trace, Traces};
 pub use fanout::{Fanout, Planned};
 pub use model::{Event, Fact};
 pub use publish::{PublishContext, PublishWrite, Published};
-pub use service::{EventService, ListFilter, NewEvent, Outcome, Outcomes, Requester};
+pub use service::{EventService, ListFilter, NewEvent, Outcome, Outcomes, Requester, Way};

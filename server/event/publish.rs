@@ -32,7 +32,7 @@ pub struct PublishContext {
 pub struct PublishWrite {
     /// The events.
     pub facts: Vec<Arc<Fact>>,
-    /// The call's request ids: for each event, the key that its caller gave.
+    /// The call's request ids: for each event, the key that its caller gave; or one for all of them.
     pub keys: Vec<Option<RequestKey>>,
 }
 
@@ -63,16 +63,28 @@ impl Plan {
     fn add(&mut self, write: &PublishWrite, earlier: Vec<Option<String>>) {
         let index = self.answers.len();
         let mut answer = Vec::with_capacity(write.facts.len());
+        // One key for all of them: it knows the first.
+        let whole = write.keys.len() == 1;
+        let earlier = earlier.into_iter().cycle().take(write.facts.len());
         for (place, (fact, earlier)) in write.facts.iter().zip(earlier).enumerate() {
             let replayed = earlier.is_some();
             match earlier {
-                Some(event_id) => self.replays.push((index, place, event_id)),
+                Some(event_id) if place == 0 || !whole => self.replays.push((index, place, event_id)),
+                Some(_) => {}
                 None => self.fresh.push(Arc::clone(fact)),
             }
             let (event_id, created_at) = (Arc::clone(&fact.id), fact.created_at);
             answer.push(Published { event_id, position: 0, created_at, replayed });
         }
         self.answers.push(Ok(answer));
+    }
+
+    /// Adds the events that follow from the new ones.
+    fn derive(&mut self, context: &PublishContext) {
+        let now = context.clock.now();
+        let derived =
+            context.fanouts.iter().flat_map(|fanout| fanout.derive(&self.fresh, now)).collect::<Vec<_>>();
+        self.fresh.extend(derived);
     }
 
     /// Gives the new events their places.
@@ -189,6 +201,7 @@ impl GroupedWrite for PublishWrite {
             }
         }
         let mut events = Vec::new();
+        plan.derive(context);
         if !plan.fresh.is_empty() {
             events = plan.place(log::take_positions_sqlite(conn, plan.fresh.len() as i64)?);
             log::append_sqlite(conn, &events)?;
@@ -235,6 +248,7 @@ impl GroupedWrite for PublishWrite {
                 }
             }
             let mut events = Vec::new();
+            plan.derive(context);
             if !plan.fresh.is_empty() {
                 events = plan.place(log::take_positions_postgres(conn, plan.fresh.len() as i64).await?);
                 log::append_postgres(conn, &events).await?;

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use super::bus::Bus;
+use super::catalogue;
 use super::cursor::Cursor;
 use super::ephemeral::{Ephemeral, EphemeralHub};
-use super::erase::Traces;
+use super::erase::{Belongings, Traces};
 use super::model::{self, Event, Fact};
 use super::pattern::{self, Pattern};
 use super::publish::{PublishWrite, Published};
 use super::registry::Registry;
 use super::request::{RequestKey, check_request_id};
 use super::store;
-pub use super::store::{ListFilter, Outcome};
+pub use super::store::{ListFilter, Outcome, Way};
 use super::topic;
 use crate::audit::Recorder;
 use crate::clock::SharedClock;
 use crate::db::Db;
 use crate::db::group::Lane;
-use crate::error::{Error, Result, Violations};
+use crate::error::{Error, Kind, Result, Violations};
 use crate::id::{IdGenerator, Kind as IdKind};
 
 /// The most events in one batch.
@@ -66,6 +67,8 @@ pub struct EventService {
     pub traces: Arc<[Arc<dyn Traces>]>,
     /// Records what is erased.
     pub audit: Recorder,
+    /// What is kept of subjects beside their events.
+    pub belongings: Arc<[Arc<dyn Belongings>]>,
     /// Makes ids.
     pub ids: Arc<IdGenerator>,
     /// The time.
@@ -101,6 +104,12 @@ impl EventService {
             }
         }
         violations.finish()?;
+        if let Some(event) = events.iter().find(|event| catalogue::is_reserved(&event.event_type)) {
+            let message =
+                format!("events of the type {} are published by the server alone", event.event_type);
+            return Err(Error::new(Kind::InvalidArgument, "EVENT_TYPE_RESERVED", message)
+                .with("event_type", &event.event_type));
+        }
         let now = self.clock.now();
         let key = |event: &NewEvent| {
             // A topic counts when there is one, so that requests from before there were topics are known again.

@@ -8,7 +8,7 @@ use super::model::Event;
 use super::pattern::Pattern;
 use crate::clock::Timestamp;
 use crate::db::Conn;
-use crate::db::schema::{email_queue, events, webhook_deliveries, webhooks};
+use crate::db::schema::{broadcasts, email_queue, events, notifications, webhook_deliveries, webhooks};
 use crate::db::types::StringList;
 use crate::delivery::{State, Table};
 use crate::error::Result;
@@ -91,11 +91,20 @@ fn type_range(pattern: &Pattern) -> (String, String) {
     }
 }
 
+/// A way that events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "explained by the API")]
+pub enum Way {
+    Webhook,
+    Email,
+    Inbox,
+}
+
 /// What became of an event at one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The channel's table.
-    pub table: Table,
+    /// The way it went.
+    pub way: Way,
     /// The delivery's id.
     pub id: String,
     /// The endpoint or route that asked for it.
@@ -157,10 +166,9 @@ pub async fn outcomes(conn: &mut Conn, event_id: &str, limit: i64) -> Result<Vec
         next_attempt_at,
         updated_at,
     ): WebhookOutcome| {
-        let table = Table::WebhookDeliveries;
-        let state = State::of_word(&status, table);
+        let state = State::of_word(&status, Table::WebhookDeliveries);
         Outcome {
-            table,
+            way: Way::Webhook,
             id,
             source_id,
             destination,
@@ -173,11 +181,10 @@ pub async fn outcomes(conn: &mut Conn, event_id: &str, limit: i64) -> Result<Vec
     };
     let of_email =
         |(id, source_id, to, status, attempts, last_error, next_attempt_at, updated_at): EmailOutcome| {
-            let table = Table::EmailQueue;
-            let state = State::of_word(&status, table);
+            let state = State::of_word(&status, Table::EmailQueue);
             let (source_id, destination) = (source_id.unwrap_or_default(), to.0.join(", "));
             Outcome {
-                table,
+                way: Way::Email,
                 id,
                 source_id,
                 destination,
@@ -188,5 +195,37 @@ pub async fn outcomes(conn: &mut Conn, event_id: &str, limit: i64) -> Result<Vec
                 updated_at,
             }
         };
-    Ok(deliveries.into_iter().map(of_webhook).chain(emails.into_iter().map(of_email)).collect())
+    let notifications = inboxes(conn, event_id, limit).await?;
+    let messages = deliveries.into_iter().map(of_webhook).chain(emails.into_iter().map(of_email));
+    Ok(messages.chain(notifications).collect())
+}
+
+/// The notifications that an event brought: in the inbox of a user, or of everybody.
+async fn inboxes(conn: &mut Conn, event_id: &str, limit: i64) -> Result<impl Iterator<Item = Outcome>> {
+    use {broadcasts as b, notifications as n};
+    let query = n::table.filter(n::event_id.eq(event_id)).order(n::id).limit(limit).select((
+        n::id,
+        n::user_id,
+        n::created_at,
+        n::updated_at,
+    ));
+    let mut rows: Vec<(String, String, Timestamp, Timestamp)> = on!(conn, |c| query.load(c).await)?;
+    let query = b::table.filter(b::event_id.eq(event_id)).filter(b::withdrawn_at.is_null()).select((
+        b::id,
+        b::created_at,
+        b::updated_at,
+    ));
+    let everybody: Vec<(String, Timestamp, Timestamp)> = on!(conn, |c| query.load(c).await)?;
+    rows.extend(everybody.into_iter().map(|(id, made, changed)| (id, "*".to_owned(), made, changed)));
+    Ok(rows.into_iter().map(|(id, destination, next_attempt_at, updated_at)| Outcome {
+        way: Way::Inbox,
+        id,
+        source_id: String::new(),
+        destination,
+        state: Some(State::Succeeded),
+        attempts: 1,
+        last_error: None,
+        next_attempt_at,
+        updated_at,
+    }))
 }

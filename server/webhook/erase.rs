@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use crate::db::Conn;
 use crate::delivery::{Table, retention};
 use crate::error::Result;
-use crate::event::Traces;
+use crate::event::{Trace, Traces};
 
 const TABLE: Table = Table::WebhookDeliveries;
 
@@ -15,8 +15,8 @@ const TABLE: Table = Table::WebhookDeliveries;
 pub struct WebhookTraces;
 
 impl Traces for WebhookTraces {
-    fn table(&self) -> Table {
-        TABLE
+    fn trace(&self) -> Trace {
+        Trace::Deliveries
     }
 
     fn count<'a>(&'a self, conn: &'a mut Conn, event_ids: &'a [String]) -> BoxFuture<'a, Result<i64>> {

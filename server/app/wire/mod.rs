@@ -4,7 +4,8 @@ mod router;
 
 use super::cluster::{self, Cluster};
 use super::{
-    Machine, Stops, follow, keys as api_keys, live, mail, master, retention, security, tokens, webhooks,
+    Machine, Stops, follow, inbox as inboxes, keys as api_keys, live, mail, master, retention, security,
+    tokens, webhooks,
 };
 use crate::apikey::usage::Usage;
 use crate::apikey::{ApiKeyService, Verifier};
@@ -29,6 +30,7 @@ use crate::event::registry::Registry;
 use crate::event::route;
 use crate::event::{self, Fanout, PublishContext, PublishWrite};
 use crate::id::IdGenerator;
+use crate::notification::inbox::{Herald, InboxFanout, InboxService};
 use crate::notification::registry::Registry as LiveStreams;
 use crate::notification::token::provider::Provider;
 use crate::notification::token::{Callers, Revocations, Signer, TokenService};
@@ -168,6 +170,10 @@ pub struct Wired {
     pub(super) users: Users,
     /// Looks for keys that end soon.
     pub(super) key_watch: Arc<Notify>,
+    inbox: Arc<InboxService>,
+    inbox_fanout: Arc<InboxFanout>,
+    /// Looks for what is due in inboxes.
+    pub(super) inbox_watch: Arc<Notify>,
 }
 
 impl Wired {
@@ -264,8 +270,16 @@ impl Wired {
         let api_keys = ground.api_keys();
         let succession = Arc::new(live::Keys(Arc::clone(&api_keys)));
         let streams = LiveStreams::new(node.id(), machine.random.clone(), succession, config.unread);
+        let devices = Arc::new(inboxes::Streams { hub: Arc::clone(&hub), live: Arc::clone(&streams) });
+        let herald = Arc::new(Herald::new(db.clone(), devices, Arc::clone(ids), clock.clone()));
+        let inbox_fanout = InboxFanout::new(Arc::clone(&herald), Arc::clone(ids));
+        let fallback_mails = inboxes::FallbackMails {
+            intake: intake.clone(),
+            config: Arc::clone(&email_config),
+            ids: Arc::clone(ids),
+        };
         let fanouts: Vec<Arc<dyn Fanout>> =
-            vec![Arc::new(webhook_fanout), Arc::clone(&email_fanout) as Arc<dyn Fanout>];
+            vec![Arc::new(webhook_fanout), Arc::clone(&email_fanout) as _, Arc::clone(&inbox_fanout) as _];
         let context = PublishContext {
             fanouts,
             registry: Arc::clone(&registry),
@@ -277,6 +291,16 @@ impl Wired {
         let enqueue = email::enqueue::EnqueueContext { intake, clock };
         let enqueues = writer.lane(Arc::new(enqueue), Duration::ZERO);
         let activities = writer.lane(Arc::new(ActivityContext), Duration::ZERO);
+
+        let inbox = Arc::new(InboxService {
+            db: db.clone(),
+            publishes: publishes.clone(),
+            results: Arc::clone(&inbox_fanout.results),
+            herald,
+            mails: Arc::new(fallback_mails),
+            ids: Arc::clone(ids),
+            clock: machine.clock.clone(),
+        });
 
         writer.start(&stops.writers, &stops.writer);
         webhook_engine.start().await?;
@@ -328,6 +352,9 @@ impl Wired {
             admission: Arc::new(Admission::new(machine.clock.clone())),
             users,
             key_watch: Arc::default(),
+            inbox,
+            inbox_fanout,
+            inbox_watch: Arc::default(),
             ground,
         };
         wired.follow(stops, config.port.drain);
@@ -357,6 +384,7 @@ impl Wired {
             settings: Arc::clone(&self.settings),
             audit: self.ground.audit.clone(),
             wake: Arc::clone(&self.retention),
+            herald: Arc::clone(&self.inbox.herald),
             stop: stop(),
         };
         stops.tasks.spawn(retention.run());
@@ -368,6 +396,11 @@ impl Wired {
         stops.tasks.spawn(live::recheck(Arc::clone(&self.live), revoked, stop()));
         let watch = Arc::clone(&self.key_watch);
         stops.tasks.spawn(api_keys::announce(Arc::clone(&self.api_keys), watch, stop()));
+        let herald = || Arc::clone(&self.inbox.herald);
+        stops.tasks.spawn(herald().run(stop()));
+        stops.tasks.spawn(herald().follow(Arc::clone(&self.bus), stop()));
+        let watch = Arc::clone(&self.inbox_watch);
+        stops.tasks.spawn(inboxes::run(Arc::clone(&self.inbox), watch, stop()));
         stops.tasks.spawn(api_keys::usage(Arc::clone(&self.api_keys), stop()));
         stops.tasks.spawn(follow::tally(Arc::clone(&self.tally), db.clone(), stop()));
         stops.tasks.spawn(Arc::clone(&self.keeper).run(stop()));

@@ -17,9 +17,10 @@ use crate::email::{self, EmailService};
 use crate::error::Result;
 use crate::event::EventService;
 use crate::event::registry::RegistryService;
-use crate::event::route::RouteService;
+use crate::event::route::{Channels, RouteService};
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
+use crate::notification::inbox::{Changed, InboxTraces, UserBelongings};
 use crate::notification::stream::Valid;
 use crate::pb::switchboard as contract;
 use crate::portable::{self, Configuration, Portable};
@@ -38,6 +39,7 @@ impl Wired {
         let Ground { db, keyring, audit: recorder, machine, ids } = &self.ground;
         let clock = || machine.clock.clone();
         let audit = || recorder.clone();
+        let (changed, herald) = (Changed::default(), Arc::clone(&self.inbox.herald));
         let authenticate: Arc<dyn Authenticate> = Arc::clone(&self.users.callers) as _;
         let events = Arc::new(EventService {
             db: db.clone(),
@@ -45,7 +47,12 @@ impl Wired {
             registry: Arc::clone(&self.registry),
             bus: Arc::clone(&self.bus),
             hub: Arc::clone(&self.hub),
-            traces: Arc::new([Arc::new(WebhookTraces), Arc::new(EmailTraces)]),
+            traces: Arc::new([
+                Arc::new(WebhookTraces),
+                Arc::new(EmailTraces),
+                Arc::new(InboxTraces { changed: changed.clone() }),
+            ]),
+            belongings: Arc::new([Arc::new(UserBelongings { changed, herald })]),
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -60,7 +67,10 @@ impl Wired {
         };
         let routes = || RouteService {
             db: db.clone(),
-            email: Arc::clone(&self.email_fanout) as _,
+            channels: Channels {
+                email: Arc::clone(&self.email_fanout) as _,
+                inbox: Arc::clone(&self.inbox_fanout) as _,
+            },
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -147,6 +157,7 @@ impl Wired {
         let keys = apikey::rpc::Rpc { keys: Arc::clone(&self.api_keys), methods: Arc::clone(&self.methods) };
         let live = notification::rpc::Rpc {
             source: Arc::new(source),
+            inbox: Arc::clone(&self.inbox),
             presence: Arc::clone(&self.cluster.presence),
             elsewhere: self.cluster.elsewhere(),
             tokens: Arc::clone(&self.users.tokens),

@@ -14,6 +14,9 @@ pub use token::*;
 mod live;
 
 pub use live::*;
+mod inbox;
+
+pub use inbox::*;
 mod webhook;
 
 pub use webhook::*;
@@ -438,5 +441,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     webhook_stats,
     webhook_versions,
     webhook_cursors,
+    notifications,
     settings_revisions
 );

@@ -18,10 +18,11 @@ use super::model::{Mail, Priority, Settled};
 use super::suppression;
 use super::transport::Transport;
 use crate::clock::Timestamp;
-use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
+use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
 use crate::delivery::engine::FIRST_TOKEN;
 use crate::delivery::limit::{Usage, store as limits};
 use crate::delivery::{Engine, Leased, Slot, State};
+use crate::error::Result;
 
 /// Bodies above this are not kept in memory while a mail waits in hand: they are read when its turn comes.
 pub const SMALL: usize = 64 * 1024;
@@ -158,6 +159,27 @@ impl Intake {
         let jobs = self.decide(&mut rows, grants, &config, now);
         store::insert_postgres(conn, &rows).await?;
         Ok(Prepared { jobs })
+    }
+
+    /// Queues mails in the transaction of a connection; the answer is to be called after its commit.
+    ///
+    /// # Errors
+    /// When the database refuses them.
+    pub async fn queue(
+        &self,
+        conn: &mut Conn,
+        arrivals: Vec<Arrival>,
+        now: Timestamp,
+    ) -> Result<Box<dyn FnOnce() + Send>> {
+        let prepared = match conn {
+            Conn::Postgres(c) => self.postgres(&mut ***c, &arrivals, now).await?,
+            Conn::Sqlite(c) => {
+                let intake = self.clone();
+                c.spawn_blocking(move |c| intake.sqlite(c, &arrivals, now)).await?
+            }
+        };
+        let engine = self.engine.clone();
+        Ok(Box::new(move || prepared.committed(&engine)))
     }
 
     /// Takes in hand what may go out now and has room.

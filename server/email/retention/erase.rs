@@ -7,7 +7,7 @@ use super::store;
 use crate::db::Conn;
 use crate::delivery::{Table, retention};
 use crate::error::Result;
-use crate::event::Traces;
+use crate::event::{Trace, Traces};
 
 const TABLE: Table = Table::EmailQueue;
 
@@ -16,8 +16,8 @@ const TABLE: Table = Table::EmailQueue;
 pub struct EmailTraces;
 
 impl Traces for EmailTraces {
-    fn table(&self) -> Table {
-        TABLE
+    fn trace(&self) -> Trace {
+        Trace::Emails
     }
 
     fn count<'a>(&'a self, conn: &'a mut Conn, event_ids: &'a [String]) -> BoxFuture<'a, Result<i64>> {

@@ -1,6 +1,6 @@
 //! The mails that ship with the server, compiled into it.
 //!
-//! Each of the thirteen templates is three files under `server/email/templates/<name>/` (subject,
+//! Each of the fourteen templates is three files under `server/email/templates/<name>/` (subject,
 //! HTML body, plain text body) and one struct in this module that says which variables it takes.
 //! askama checks the two against each other when the server is compiled, so a template that names
 //! a variable it does not have never ships.
@@ -8,7 +8,7 @@
 //! The flow of one mail:
 //! ```text
 //! JSON variables -> field::Fields (typed, every violation collected) -> a struct from account,
-//!   job, stock, system, ticket or webhook -> askama, on the shared base layout with branding::Letterhead
+//!   job, notification, stock, system, ticket or webhook -> askama, on the shared base layout with branding::Letterhead
 //!   -> layout (one-line subject, wrapped text) -> Rendered
 //! ```
 //! [`check`] walks the first half when a mail is accepted, so that a bad variable is refused to the
@@ -26,6 +26,7 @@ mod job;
 mod layout;
 mod mail;
 mod moment;
+mod notification;
 pub(in crate::email) mod page;
 mod stock;
 mod system;
@@ -108,7 +109,7 @@ impl Definition {
     }
 }
 
-static DEFINITIONS: [Definition; 13] = [
+static DEFINITIONS: [Definition; 14] = [
     ticket::TicketCreated::DEFINITION,
     ticket::TicketUpdated::DEFINITION,
     stock::LowStockAlert::DEFINITION,
@@ -122,6 +123,7 @@ static DEFINITIONS: [Definition; 13] = [
     job::ApplicationFollowUp::DEFINITION,
     webhook::WebhookFailing::DEFINITION,
     webhook::WebhookDisabled::DEFINITION,
+    notification::NotificationUnseen::DEFINITION,
 ];
 
 /// Every template that ships with the server.

@@ -19,7 +19,6 @@ use super::service::EventService;
 use crate::audit::{Change, Recorder};
 use crate::clock::Stopwatch;
 use crate::db::{Conn, Db, revision};
-use crate::delivery::Table;
 use crate::error::{Error, Result, Violations};
 
 /// How many events are looked at, and how many deliveries removed, in one transaction.
@@ -27,10 +26,21 @@ const BATCH: i64 = 200;
 /// How long to wait for the events of other nodes to be known here.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is counted when a subject is erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trace {
+    /// Webhook deliveries.
+    Deliveries,
+    /// Mails.
+    Emails,
+    /// Notifications, with what else is kept of a user's inbox.
+    Notifications,
+}
+
 /// What a channel has made of events.
 pub trait Traces: Send + Sync + 'static {
-    /// Where its deliveries are.
-    fn table(&self) -> Table;
+    /// What its deliveries count as.
+    fn trace(&self) -> Trace;
 
     /// How many deliveries these events have.
     fn count<'a>(&'a self, conn: &'a mut Conn, event_ids: &'a [String]) -> BoxFuture<'a, Result<i64>>;
@@ -45,6 +55,21 @@ pub trait Traces: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<i64>>;
 }
 
+/// What is kept of a subject beside its events.
+pub trait Belongings: Send + Sync + 'static {
+    /// What it counts as.
+    fn trace(&self) -> Trace;
+
+    /// How much there is of this subject.
+    fn count<'a>(&'a self, conn: &'a mut Conn, subject: &'a str) -> BoxFuture<'a, Result<i64>>;
+
+    /// Removes up to `limit` of this subject; answers how many, which is less than `limit` when nothing is left.
+    fn erase<'a>(&'a self, conn: &'a mut Conn, subject: &'a str, limit: i64) -> BoxFuture<'a, Result<i64>>;
+
+    /// What was removed is gone: the transactions are committed.
+    fn erased(&self) {}
+}
+
 /// How much was removed, or would be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Erased {
@@ -54,13 +79,16 @@ pub struct Erased {
     pub deliveries: i64,
     /// The mails that they caused.
     pub emails: i64,
+    /// Notifications in inboxes.
+    pub notifications: i64,
 }
 
 impl Erased {
-    fn add(&mut self, table: Table, count: i64) {
-        match table {
-            Table::WebhookDeliveries => self.deliveries += count,
-            Table::EmailQueue => self.emails += count,
+    fn add(&mut self, trace: Trace, count: i64) {
+        match trace {
+            Trace::Deliveries => self.deliveries += count,
+            Trace::Emails => self.emails += count,
+            Trace::Notifications => self.notifications += count,
         }
     }
 }
@@ -90,17 +118,20 @@ impl EventService {
         loop {
             let stopwatch = Stopwatch::start();
             let (part, more) =
-                erase_some(&self.db, &self.traces, subject.to_owned(), last, audit.clone()).await?;
+                erase_some(&self.db, &self.traces, &self.belongings, subject.to_owned(), last, audit.clone())
+                    .await?;
             audit = audit.filter(|_| part == Erased::default());
             erased.events += part.events;
             erased.deliveries += part.deliveries;
             erased.emails += part.emails;
+            erased.notifications += part.notifications;
             if !more {
                 break;
             }
             // Publishes have their turn.
             tokio::time::sleep(stopwatch.elapsed()).await;
         }
+        self.belongings.iter().for_each(|belongings| belongings.erased());
         // Also when nothing was found: an earlier call may have broken off before this.
         self.bus.forget();
         self.hub.forget();
@@ -117,31 +148,36 @@ impl EventService {
         let (mut counted, mut after) = (Erased::default(), 0);
         loop {
             let events = store::of_subject(&mut conn, subject, after, last, BATCH).await?;
-            let Some((position, _)) = events.last() else { return Ok(counted) };
+            let Some((position, _)) = events.last() else { break };
             after = *position;
             counted.events += events.len() as i64;
             let ids: Vec<String> = events.into_iter().map(|(_, id)| id).collect();
             for traces in &*self.traces {
-                counted.add(traces.table(), traces.count(&mut conn, &ids).await?);
+                counted.add(traces.trace(), traces.count(&mut conn, &ids).await?);
             }
         }
+        for belongings in &*self.belongings {
+            counted.add(belongings.trace(), belongings.count(&mut conn, subject).await?);
+        }
+        Ok(counted)
     }
 }
 
-/// Removes the first events of a subject up to the position `last`, or some of what was made from them; answers whether
-/// there may be more.
+/// Removes the first events of a subject up to the position `last`, or some of what was made from them, or else of what is
+/// kept beside them; answers whether there may be more.
 async fn erase_some(
     db: &Db,
     traces: &Arc<[Arc<dyn Traces>]>,
+    belongings: &Arc<[Arc<dyn Belongings>]>,
     subject: String,
     last: i64,
     audit: Option<Recorder>,
 ) -> Result<(Erased, bool)> {
-    let traces = Arc::clone(traces);
+    let (traces, belongings) = (Arc::clone(traces), Arc::clone(belongings));
     db.transaction(move |conn| {
         Box::pin(async move {
             store::overwrite(conn, true).await?;
-            let done = erase_in(conn, &traces, &subject, last).await;
+            let done = erase_in(conn, &traces, &belongings, &subject, last).await;
             store::overwrite(conn, false).await?;
             let done = done?;
             if let Some(audit) = audit.filter(|_| done.0 != Erased::default()) {
@@ -158,6 +194,7 @@ async fn erase_some(
 async fn erase_in(
     conn: &mut Conn,
     traces: &[Arc<dyn Traces>],
+    belongings: &[Arc<dyn Belongings>],
     subject: &str,
     last: i64,
 ) -> Result<(Erased, bool)> {
@@ -165,12 +202,19 @@ async fn erase_in(
     let events = store::of_subject(conn, subject, 0, last, BATCH).await?;
     let ids: Vec<String> = events.into_iter().map(|(_, id)| id).collect();
     if ids.is_empty() {
+        for belongings in belongings {
+            let count = belongings.erase(conn, subject, BATCH).await?;
+            erased.add(belongings.trace(), count);
+            if count >= BATCH {
+                return Ok((erased, true));
+            }
+        }
         return Ok((erased, false));
     }
     let mut left = BATCH;
     for traces in traces {
         let count = traces.erase(conn, &ids, left).await?;
-        erased.add(traces.table(), count);
+        erased.add(traces.trace(), count);
         left -= count;
         if left <= 0 {
             return Ok((erased, true));

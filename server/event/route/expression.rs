@@ -13,6 +13,7 @@ use crate::event::model::Fact;
 /// Instructions that one evaluation may take; a condition takes about ten.
 const FUEL: u64 = 10_000;
 const LENGTH_LIMIT: usize = 1_024;
+const TEXT_LIMIT: usize = 4_096;
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
@@ -53,6 +54,36 @@ impl Expression {
     }
 }
 
+/// A text with `{{ variables }}`, each an expression.
+#[derive(Debug, Clone)]
+pub struct Text(String);
+
+impl Text {
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn compile(text: &str) -> Result<Self, String> {
+        if text.len() > TEXT_LIMIT {
+            return Err(format!("must have at most {TEXT_LIMIT} bytes"));
+        }
+        if text.contains("{%") {
+            return Err("may have {{ variables }}, and no {% statements %}".into());
+        }
+        let compiled = ENVIRONMENT.template_from_str(text);
+        compiled.map(drop).map_err(|error| format!("is not a text with variables: {}", describe(&error)))?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The text with the values in it; one that fails is empty.
+    pub fn render(&self, context: &Value) -> String {
+        if !self.0.contains("{{") {
+            return self.0.clone();
+        }
+        ENVIRONMENT.render_str(&self.0, context).unwrap_or_default()
+    }
+}
+
 fn describe(error: &minijinja::Error) -> String {
     error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
 }
@@ -67,6 +98,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// The names that an event gives.
+    pub fn of(fact: &Fact) -> Self {
+        Self::new(fact, &Value::UNDEFINED)
+    }
+
     /// The names that an event gives, and `branding`.
     pub fn new(fact: &Fact, branding: &Value) -> Self {
         // Payloads were checked when they were accepted.
@@ -78,9 +114,15 @@ impl Scope {
             created_at => fact.created_at.to_string(),
             actor => fact.actor.as_str(),
             subject => fact.subject.as_str(),
+            topic => &*fact.topic,
             branding => branding,
         };
         Self { data, context }
+    }
+
+    /// The names for texts: the fields of the payload by their own names too, but for those that are taken.
+    pub fn for_texts(&self) -> Value {
+        minijinja::context! { ..self.context.clone(), ..Value::from(Serde(&self.data)) }
     }
 }
 
@@ -119,6 +161,21 @@ mod tests {
         assert!(!holds("data.priority == \"critical\"", "{}"));
         assert!(!holds("data.a.b.c > 3", "{}"));
         assert!(!holds("data.a.b", "{}"));
+    }
+
+    #[test]
+    fn a_text_has_values_in_it_and_no_statements() {
+        let names = scope(r#"{"title":"Pump <3>","subject":"of the data"}"#).for_texts();
+        let text = |text: &str| Text::compile(text).unwrap().render(&names);
+        assert_eq!(
+            text("{{ data.title }}: {{title}} {{ nothing }}{{ actor|upper }}"),
+            "Pump <3>: Pump <3> JO"
+        );
+        assert_eq!(text("{{ subject }}"), "", "the event's subject, which is empty");
+        assert_eq!(text("plain { text }"), "plain { text }");
+        for bad in ["{{", "{{ a b }}", "{% for a in b %}{% endfor %}"] {
+            assert!(Text::compile(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod service;
 mod store;
 
 pub use seed::{seed, seed_webhook_health};
-pub use service::{RouteChange, RouteService, RouteTarget, TargetCheck, Trial};
+pub use service::{Channels, RouteChange, RouteService, RouteTarget, TargetCheck, Trial};
 pub use store::{active, uses_recipient_list, uses_template};
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,21 @@ pub struct Route {
 pub enum Target {
     /// A mail for each recipient.
     Email(EmailTarget),
+    /// A notification in the inbox of each user.
+    Inbox(InboxTarget),
+}
+
+/// A notification in the inbox of each user.  The texts may have `{{ variables }}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "explained by the API")]
+pub struct InboxTarget {
+    pub user_ids: Vec<String>,
+    pub user_field: String,
+    pub category: String,
+    pub title: String,
+    pub message: String,
+    pub priority: String,
+    pub action_url: String,
 }
 
 /// A mail for each recipient, from a template.

@@ -79,7 +79,7 @@ impl Portable for RouteService {
                     created_at,
                     updated_at: now,
                 };
-                check(conn, &*self.email, &route).await?;
+                check(conn, &self.channels, &route).await?;
                 let change = match before {
                     Some(before) => {
                         store::update(conn, &route).await?;
@@ -111,6 +111,11 @@ impl Portable for RouteService {
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<()>> {
-        async move { self.email.refresh(&mut self.db.reader().await?).await }.boxed()
+        async move {
+            let mut conn = self.db.reader().await?;
+            self.channels.email.refresh(&mut conn).await?;
+            self.channels.inbox.refresh(&mut conn).await
+        }
+        .boxed()
     }
 }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
-use super::expression::Expression;
-use super::{EmailTarget, Recipients, Route, Target, store};
+use super::expression::{Expression, Text};
+use super::{EmailTarget, InboxTarget, Recipients, Route, Target, store};
 use crate::audit::{self, Change, Recorder};
 use crate::clock::SharedClock;
 use crate::db::{Conn, Db, revision};
 use crate::error::{Error, Result, Violations};
 use crate::event::model::Fact;
 use crate::event::pattern::Pattern;
+use crate::event::topic;
 use crate::id::{IdGenerator, Kind as IdKind};
 
 const NAME_LIMIT: usize = 128;
 const VARIABLE_LIMIT: usize = 50;
+const USER_LIMIT: usize = 100;
 
 /// What to change of a route; `None` leaves it.
 #[derive(Debug, Clone, Default)]
@@ -45,9 +47,8 @@ pub struct Trial {
 
 /// What a channel knows of its targets.
 pub trait RouteTarget: Send + Sync + 'static {
-    /// Checks a target against what there is: that its template and its list exist.
-    fn check<'a>(&'a self, conn: &'a mut Conn, target: &'a EmailTarget)
-    -> BoxFuture<'a, Result<TargetCheck>>;
+    /// Checks a target of its kind against what there is: that its template and its list exist.
+    fn check<'a>(&'a self, conn: &'a mut Conn, target: &'a Target) -> BoxFuture<'a, Result<TargetCheck>>;
 
     /// What a route would do with an event that it takes.
     fn trial<'a>(
@@ -64,12 +65,30 @@ pub trait RouteTarget: Send + Sync + 'static {
 /// What is wrong with a target: fields below the target, each with what is wrong.
 pub type TargetCheck = Vec<(&'static str, String)>;
 
+/// The channels that routes lead to.
+#[derive(Clone)]
+pub struct Channels {
+    /// Mails.
+    pub email: Arc<dyn RouteTarget>,
+    /// Inboxes.
+    pub inbox: Arc<dyn RouteTarget>,
+}
+
+impl Channels {
+    fn of(&self, target: &Target) -> &dyn RouteTarget {
+        match target {
+            Target::Email(_) => &*self.email,
+            Target::Inbox(_) => &*self.inbox,
+        }
+    }
+}
+
 /// The use cases.
 pub struct RouteService {
     /// The database.
     pub db: Db,
-    /// The email channel.
-    pub email: Arc<dyn RouteTarget>,
+    /// The channels that routes lead to.
+    pub channels: Channels,
     /// Records what is changed.
     pub audit: Recorder,
     /// Makes ids.
@@ -83,7 +102,7 @@ impl RouteService {
     pub async fn create(&self, change: RouteChange) -> Result<Route> {
         let now = self.clock.now();
         let Some(target) = change.target.clone() else {
-            return Err(Error::field("route.target", "is required: set email"));
+            return Err(Error::field("route.target", "is required: set email or inbox"));
         };
         let route = Route {
             id: self.ids.next(IdKind::Route),
@@ -96,10 +115,10 @@ impl RouteService {
             created_at: now,
             updated_at: now,
         };
-        let (email, audit) = (Arc::clone(&self.email), self.audit.clone());
+        let (channels, audit) = (self.channels.clone(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
-                check(conn, &*email, &route).await?;
+                check(conn, &channels, &route).await?;
                 store::insert(conn, &route).await?;
                 audit.record(conn, Change::new("route", &route.id, "create").to(audited(&route))).await?;
                 Ok(route)
@@ -120,7 +139,7 @@ impl RouteService {
 
     /// Changes a route.
     pub async fn update(&self, id: String, change: RouteChange) -> Result<Route> {
-        let (now, email, audit) = (self.clock.now(), Arc::clone(&self.email), self.audit.clone());
+        let (now, channels, audit) = (self.clock.now(), self.channels.clone(), self.audit.clone());
         self.changed(move |conn| {
             Box::pin(async move {
                 let mut route = store::find(conn, &id).await?;
@@ -135,7 +154,7 @@ impl RouteService {
                 route.target = change.target.unwrap_or(route.target);
                 route.version += 1;
                 route.updated_at = now;
-                check(conn, &*email, &route).await?;
+                check(conn, &channels, &route).await?;
                 store::update(conn, &route).await?;
                 audit.record(conn, entry.to(audited(&route))).await?;
                 Ok(route)
@@ -166,7 +185,7 @@ impl RouteService {
             let explanation = format!("the route takes {pattern}, and the event is {}", fact.event_type);
             return Ok(Trial { explanation, ..Trial::default() });
         }
-        self.email.trial(&mut conn, &route, fact).await
+        self.channels.of(&route.target).trial(&mut conn, &route, fact).await
     }
 
     async fn changed<R, F>(&self, work: F) -> Result<R>
@@ -177,7 +196,11 @@ impl RouteService {
         let done = revision::change(&self.db, revision::SUBSCRIPTIONS, work).await?;
         // The change is made: that it can not be read at once must not be told as if it were not.  The next publish
         // compares the revision anyway.
-        let refreshed = async { self.email.refresh(&mut self.db.reader().await?).await };
+        let refreshed = async {
+            let mut conn = self.db.reader().await?;
+            self.channels.email.refresh(&mut conn).await?;
+            self.channels.inbox.refresh(&mut conn).await
+        };
         if let Err(error) = refreshed.await {
             tracing::warn!(%error, "a change was made and could not be read; the next publish reads it");
         }
@@ -197,7 +220,7 @@ pub(super) fn audited(route: &Route) -> Map<String, Value> {
 }
 
 /// Checks a route against itself and against what there is.
-pub(super) async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Route) -> Result<()> {
+pub(super) async fn check(conn: &mut Conn, channels: &Channels, route: &Route) -> Result<()> {
     let mut violations = Violations::default();
     let name_ok =
         (1..=NAME_LIMIT).contains(&route.name.chars().count()) && !route.name.chars().any(char::is_control);
@@ -206,7 +229,23 @@ pub(super) async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Rout
     if !route.condition.is_empty() {
         violations.check("route.condition", Expression::compile(&route.condition));
     }
-    let Target::Email(target) = &route.target;
+    let name = match &route.target {
+        Target::Email(target) => {
+            check_email(&mut violations, target);
+            "email"
+        }
+        Target::Inbox(target) => {
+            check_inbox(&mut violations, target);
+            "inbox"
+        }
+    };
+    for (field, description) in channels.of(&route.target).check(conn, &route.target).await? {
+        violations.add(format!("route.{name}.{field}"), description);
+    }
+    violations.finish()
+}
+
+fn check_email(violations: &mut Violations, target: &EmailTarget) {
     violations.require(
         target.variables.len() <= VARIABLE_LIMIT,
         "route.email.variables",
@@ -218,8 +257,31 @@ pub(super) async fn check(conn: &mut Conn, email: &dyn RouteTarget, route: &Rout
     if let Recipients::Field(field) = &target.recipients {
         violations.check("route.email.recipient_field", Expression::compile(&format!("data.{field}")));
     }
-    for (field, description) in email.check(conn, target).await? {
-        violations.add(format!("route.email.{field}"), description);
+}
+
+fn check_inbox(violations: &mut Violations, target: &InboxTarget) {
+    let some = !target.user_ids.is_empty() || !target.user_field.is_empty();
+    violations.require(some, "route.inbox.user_ids", "or user_field must be set");
+    violations.require(
+        target.user_ids.len() <= USER_LIMIT,
+        "route.inbox.user_ids",
+        "must have at most 100 entries",
+    );
+    for (index, user_id) in target.user_ids.iter().enumerate() {
+        violations.check(&format!("route.inbox.user_ids[{index}]"), topic::check_user_id(user_id));
     }
-    violations.finish()
+    if !target.user_field.is_empty() {
+        let expression = Expression::compile(&format!("data.{}", target.user_field));
+        violations.check("route.inbox.user_field", expression);
+    }
+    violations.require(!target.message.trim().is_empty(), "route.inbox.message", "is required");
+    let texts = [
+        ("title", &target.title),
+        ("message", &target.message),
+        ("priority", &target.priority),
+        ("action_url", &target.action_url),
+    ];
+    for (field, text) in texts {
+        violations.check(&format!("route.inbox.{field}"), Text::compile(text));
+    }
 }

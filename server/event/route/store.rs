@@ -69,8 +69,9 @@ async fn uses(conn: &mut Conn, is_used: impl Fn(&EmailTarget) -> bool) -> Result
         on!(conn, |c| routes::table.order(routes::id).select(RouteRow::as_select()).load(c).await)?;
     for row in rows {
         let route = Route::try_from(row)?;
-        let Target::Email(email) = &route.target;
-        if is_used(email) {
+        if let Target::Email(email) = &route.target
+            && is_used(email)
+        {
             return Ok(Some(route.name));
         }
     }

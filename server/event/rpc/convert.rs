@@ -1,10 +1,9 @@
 //! Events on the wire.
 
-use crate::delivery::Table;
 use crate::event::catalogue::Field;
 use crate::event::cursor::Cursor;
 use crate::event::ephemeral::Ephemeral;
-use crate::event::{Event, Fact, Outcome};
+use crate::event::{Event, Fact, Outcome, Way};
 use crate::pb::switchboard::delivery::v1::Channel;
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{next_attempt, state, timestamp};
@@ -36,9 +35,10 @@ fn of_fact(fact: &Fact, cursor: String, collapse_key: String) -> pb::Event {
 
 impl From<Outcome> for pb::EventOutcome {
     fn from(outcome: Outcome) -> Self {
-        let channel = match outcome.table {
-            Table::WebhookDeliveries => Channel::Webhook,
-            Table::EmailQueue => Channel::Email,
+        let channel = match outcome.way {
+            Way::Webhook => Channel::Webhook,
+            Way::Email => Channel::Email,
+            Way::Inbox => Channel::Inbox,
         };
         Self {
             channel: channel.into(),

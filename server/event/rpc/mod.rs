@@ -123,8 +123,10 @@ impl pb::event_service_server::EventService for EventRpc {
         request: Request<pb::EraseEventsRequest>,
     ) -> Result<Response<pb::EraseEventsResponse>, Status> {
         let pb::EraseEventsRequest { subject, validate_only } = request.into_inner();
-        let Erased { events, deliveries, emails } = self.events.erase(&subject, validate_only).await?;
-        Ok(Response::new(pb::EraseEventsResponse { events, webhook_deliveries: deliveries, emails }))
+        let Erased { events, deliveries, emails, notifications } =
+            self.events.erase(&subject, validate_only).await?;
+        let webhook_deliveries = deliveries;
+        Ok(Response::new(pb::EraseEventsResponse { events, webhook_deliveries, emails, notifications }))
     }
 
     async fn create_event_type(

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::error::{Error, Result as ServerResult, Violations};
-use crate::event::route::{EmailTarget, Recipients, Route, RouteChange, RouteService, Target, Trial};
+use crate::event::route::{
+    EmailTarget, InboxTarget, Recipients, Route, RouteChange, RouteService, Target, Trial,
+};
 use crate::event::{EventService, Fact, NewEvent};
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{from_json, timestamp};
@@ -20,7 +22,7 @@ pub struct RouteRpc {
     pub events: Arc<EventService>,
 }
 
-const CHANGEABLE: [&str; 5] = ["name", "event_type", "condition", "active", "email"];
+const CHANGEABLE: [&str; 6] = ["name", "event_type", "condition", "active", "email", "inbox"];
 
 #[tonic::async_trait]
 impl pb::route_service_server::RouteService for RouteRpc {
@@ -75,11 +77,7 @@ impl pb::route_service_server::RouteService for RouteRpc {
             event_type: mask.take("event_type", route.event_type),
             condition: mask.take("condition", route.condition),
             active: mask.take("active", route.active),
-            target: match mask.take("email", route.target) {
-                None => None,
-                Some(None) => return Err(Error::field("route.email", "is required").into()),
-                Some(Some(changed)) => Some(target(changed)?),
-            },
+            target: changed_target(&mask, route.target)?,
             version: mask::version(&route.etag)?,
         };
         let route = self.routes.update(route.id, change).await?;
@@ -119,8 +117,25 @@ impl pb::route_service_server::RouteService for RouteRpc {
     }
 }
 
+/// The new target, if the mask wants one: a route goes to one place, and what it is changed to takes the place of what it was.
+fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<Option<Target>> {
+    let is_email = matches!(new, Some(pb::route::Target::Email(_)));
+    let (email, inbox) = (new.clone().filter(|_| is_email), new.filter(|_| !is_email));
+    let changed = [("email", mask.take("email", email)), ("inbox", mask.take("inbox", inbox))];
+    if let Some((_, Some(Some(new)))) = changed.iter().find(|(_, taken)| matches!(taken, Some(Some(_)))) {
+        return target(new.clone()).map(Some);
+    }
+    match changed.iter().find(|(_, taken)| taken.is_some()) {
+        Some((name, _)) => Err(Error::field(format!("route.{name}"), "is required")),
+        None => Ok(None),
+    }
+}
+
 fn target(target: pb::route::Target) -> ServerResult<Target> {
-    let pb::route::Target::Email(email) = target;
+    let email = match target {
+        pb::route::Target::Email(email) => email,
+        pb::route::Target::Inbox(inbox) => return Ok(Target::Inbox(inbox.into())),
+    };
     let recipients = match email.recipients {
         Some(pb::email_target::Recipients::RecipientList(list)) => Recipients::List(list),
         Some(pb::email_target::Recipients::RecipientField(field)) => Recipients::Field(field),
@@ -133,22 +148,44 @@ fn target(target: pb::route::Target) -> ServerResult<Target> {
     Ok(Target::Email(EmailTarget { template: email.template, recipients, variables }))
 }
 
-impl From<Route> for pb::Route {
-    fn from(route: Route) -> Self {
-        let Target::Email(EmailTarget { template, recipients, variables }) = route.target;
-        let recipients = match recipients {
+impl From<pb::InboxTarget> for InboxTarget {
+    fn from(target: pb::InboxTarget) -> Self {
+        let pb::InboxTarget { user_ids, user_field, category, title, message, priority, action_url } = target;
+        Self { user_ids, user_field, category, title, message, priority, action_url }
+    }
+}
+
+impl From<InboxTarget> for pb::InboxTarget {
+    fn from(target: InboxTarget) -> Self {
+        let InboxTarget { user_ids, user_field, category, title, message, priority, action_url } = target;
+        Self { user_ids, user_field, category, title, message, priority, action_url }
+    }
+}
+
+impl From<EmailTarget> for pb::EmailTarget {
+    fn from(target: EmailTarget) -> Self {
+        let recipients = match target.recipients {
             Recipients::List(list) => pb::email_target::Recipients::RecipientList(list),
             Recipients::Field(field) => pb::email_target::Recipients::RecipientField(field),
         };
-        let variables = variables.into_iter().collect();
-        let email = pb::EmailTarget { template, recipients: Some(recipients), variables };
+        let variables = target.variables.into_iter().collect();
+        Self { template: target.template, recipients: Some(recipients), variables }
+    }
+}
+
+impl From<Route> for pb::Route {
+    fn from(route: Route) -> Self {
+        let target = match route.target {
+            Target::Email(target) => pb::route::Target::Email(target.into()),
+            Target::Inbox(target) => pb::route::Target::Inbox(target.into()),
+        };
         Self {
             id: route.id,
             name: route.name,
             event_type: route.event_type,
             condition: route.condition,
             active: route.active,
-            target: Some(pb::route::Target::Email(email)),
+            target: Some(target),
             etag: route.version.to_string(),
             create_time: Some(timestamp(route.created_at)),
             update_time: Some(timestamp(route.updated_at)),

@@ -181,6 +181,11 @@ impl Registry {
         self.streams().open.len()
     }
 
+    /// The users that have one open.
+    pub fn users(&self) -> Vec<String> {
+        self.streams().users.keys().cloned().collect()
+    }
+
     /// Whether none is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

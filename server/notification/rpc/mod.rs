@@ -12,6 +12,7 @@ use futures_util::stream::Stream as FuturesStream;
 use tonic::{Request, Response, Status};
 
 use super::frame::Frame;
+use super::inbox::InboxService;
 use super::presence::Presence;
 use super::registry::Elsewhere;
 use super::stream::Source;
@@ -24,6 +25,8 @@ pub struct Rpc {
     pub source: Arc<Source>,
     /// Who is online.
     pub presence: Arc<Presence>,
+    /// Inboxes.
+    pub inbox: Arc<InboxService>,
     /// Reaches the streams of other nodes.
     pub elsewhere: Arc<dyn Elsewhere>,
     /// Tokens of users.

@@ -71,6 +71,8 @@ pub enum Channel {
     Webhook = 1,
     /// A mail.
     Email = 2,
+    /// The inbox of a user.
+    Inbox = 3,
 }
 impl Channel {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -82,6 +84,7 @@ impl Channel {
             Self::Unspecified => "CHANNEL_UNSPECIFIED",
             Self::Webhook => "CHANNEL_WEBHOOK",
             Self::Email => "CHANNEL_EMAIL",
+            Self::Inbox => "CHANNEL_INBOX",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -90,6 +93,7 @@ impl Channel {
             "CHANNEL_UNSPECIFIED" => Some(Self::Unspecified),
             "CHANNEL_WEBHOOK" => Some(Self::Webhook),
             "CHANNEL_EMAIL" => Some(Self::Email),
+            "CHANNEL_INBOX" => Some(Self::Inbox),
             _ => None,
         }
     }

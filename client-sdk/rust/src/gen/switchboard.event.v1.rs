@@ -106,7 +106,7 @@ pub struct GetEventResponse {
     /// The event.
     #[prost(message, optional, tag = "1")]
     pub event: ::core::option::Option<Event>,
-    /// What it caused: one entry for each webhook endpoint and each mail, at most 1000.
+    /// What it caused: one entry for each webhook endpoint, each mail and each inbox, at most 1000 of each.
     #[prost(message, repeated, tag = "2")]
     pub outcomes: ::prost::alloc::vec::Vec<EventOutcome>,
 }
@@ -116,13 +116,13 @@ pub struct EventOutcome {
     /// The way it goes.
     #[prost(enumeration = "super::super::delivery::v1::Channel", tag = "1")]
     pub channel: i32,
-    /// The delivery: `whd_…` for a webhook, `em_…` for a mail.
+    /// The delivery: `whd_…` for a webhook, `em_…` for a mail; `ntf_…` for the notification in an inbox.
     #[prost(string, tag = "2")]
     pub id: ::prost::alloc::string::String,
     /// What asked for it: the webhook endpoint (`wh_…`) or the route (`rt_…`).
     #[prost(string, tag = "3")]
     pub source_id: ::prost::alloc::string::String,
-    /// Where it goes: a URL, or a mail address.
+    /// Where it goes: a URL, a mail address, or a user; `*` for everybody.
     #[prost(string, tag = "4")]
     pub destination: ::prost::alloc::string::String,
     /// Where it stands.
@@ -239,6 +239,9 @@ pub struct EraseEventsResponse {
     /// Mails that these events caused, with their texts, files, attempts and captured copies.
     #[prost(int64, tag = "3")]
     pub emails: i64,
+    /// Notifications of these events in inboxes. Of the subject `user:<id>` everything that is kept for that user's inbox.
+    #[prost(int64, tag = "4")]
+    pub notifications: i64,
 }
 /// What CreateEventType takes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -344,7 +347,7 @@ pub struct Route {
     #[prost(message, optional, tag = "9")]
     pub update_time: ::core::option::Option<::prost_types::Timestamp>,
     /// Where the message goes. Exactly one is set.
-    #[prost(oneof = "route::Target", tags = "6")]
+    #[prost(oneof = "route::Target", tags = "6, 10")]
     pub target: ::core::option::Option<route::Target>,
 }
 /// Nested message and enum types in `Route`.
@@ -355,6 +358,9 @@ pub mod route {
         /// A mail.
         #[prost(message, tag = "6")]
         Email(super::EmailTarget),
+        /// The inboxes of users.
+        #[prost(message, tag = "10")]
+        Inbox(super::InboxTarget),
     }
 }
 /// A mail for each recipient, rendered from a template.
@@ -387,6 +393,35 @@ pub mod email_target {
         #[prost(string, tag = "3")]
         RecipientField(::prost::alloc::string::String),
     }
+}
+/// A notification in the inbox of each user: the event becomes one of type `notification` on the topic of each.
+///
+/// The texts may have `{{ variables }}`, each an expression over the same names as `condition`, and over the fields of the
+/// event's data by their own names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InboxTarget {
+    /// These users. At most 100.
+    #[prost(string, repeated, tag = "1")]
+    pub user_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// And the user, or the list of users, in this field of the event's data, such as `assignee` or `ticket.watchers`. At
+    /// most 500 are told of one event.
+    #[prost(string, tag = "2")]
+    pub user_field: ::prost::alloc::string::String,
+    /// The category of the notification, as in NotificationContent. Empty means `general`.
+    #[prost(string, tag = "3")]
+    pub category: ::prost::alloc::string::String,
+    /// A short heading.
+    #[prost(string, tag = "4")]
+    pub title: ::prost::alloc::string::String,
+    /// The text; required.
+    #[prost(string, tag = "5")]
+    pub message: ::prost::alloc::string::String,
+    /// `low`, `normal`, `high` or `critical`; anything else means `normal`.
+    #[prost(string, tag = "6")]
+    pub priority: ::prost::alloc::string::String,
+    /// Where opening it leads, as in NotificationContent. Empty means nowhere.
+    #[prost(string, tag = "7")]
+    pub action_url: ::prost::alloc::string::String,
 }
 /// What CreateRoute takes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -445,7 +480,7 @@ pub struct UpdateRouteRequest {
     /// The route, found by `id`; `etag` is checked when given.
     #[prost(message, optional, tag = "1")]
     pub route: ::core::option::Option<Route>,
-    /// The fields to change: `name`, `event_type`, `condition`, `active`, `email`. Absent means those that are set.
+    /// The fields to change: `name`, `event_type`, `condition`, `active`, `email`, `inbox`. Absent means those that are set.
     #[prost(message, optional, tag = "2")]
     pub update_mask: ::core::option::Option<::prost_types::FieldMask>,
 }
@@ -485,10 +520,10 @@ pub struct TestRouteResponse {
     /// Why it does not, or what is wrong with the message that it would cause; empty when all is well.
     #[prost(string, tag = "2")]
     pub explanation: ::prost::alloc::string::String,
-    /// The addresses that would get a mail.
+    /// The addresses that would get a mail, or the ids of the users that would be told.
     #[prost(string, repeated, tag = "3")]
     pub recipients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The variables that the template would get.
+    /// The variables that the template would get, or what the notification would say.
     #[prost(message, optional, tag = "4")]
     pub variables: ::core::option::Option<::prost_types::Struct>,
 }
