@@ -78,10 +78,11 @@ mod tests {
 
     /// What is read of a connection on which these come one after the other.
     async fn read_of(parts: &[&[u8]]) -> Option<Vec<u8>> {
-        let (mut client, server) = duplex(4);
+        let (mut client, server) = duplex(64);
         let reading = tokio::spawn(read(server));
         for part in parts {
-            client.write_all(part).await.ok()?;
+            client.write_all(part).await.unwrap();
+            tokio::task::yield_now().await;
         }
         let begun = reading.await.unwrap();
         drop(client);
