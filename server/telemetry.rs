@@ -10,10 +10,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+/// What is logged unless somebody says otherwise.  The TLS library warns of whatever a stranger sends to the port, in the
+/// stranger's words.
+const LOGGED: &str = "info,rustls=off";
+
 /// Starts logging to standard error, by `SWITCHBOARD_LOG` (as `info` or `switchboard=debug`), as text or JSON.
 pub fn start_logging(json: bool) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("SWITCHBOARD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("SWITCHBOARD_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process, as in tests, keeps the first.
     let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };

@@ -17,7 +17,7 @@ import type { JsonObject, Message } from "@bufbuild/protobuf";
  * Describes the file switchboard/event/v1/event.proto.
  */
 export const file_switchboard_event_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("CiBzd2l0Y2hib2FyZC9ldmVudC92MS9ldmVudC5wcm90bxIUc3dpdGNoYm9hcmQuZXZlbnQudjEiuwEKBUV2ZW50EgoKAmlkGAEgASgJEhIKCmV2ZW50X3R5cGUYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVhY3RvchgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjdXJzb3IYByABKAkSDQoFdG9waWMYCCABKAkSFAoMY29sbGFwc2Vfa2V5GAkgASgJIqMBChNQdWJsaXNoRXZlbnRSZXF1ZXN0EhIKCmV2ZW50X3R5cGUYASABKAkSDAoEZGF0YRgCIAEoCRINCgVhY3RvchgDIAEoCRIPCgdzdWJqZWN0GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkSDQoFdG9waWMYBiABKAkSEQoJZXBoZW1lcmFsGAcgASgIEhQKDGNvbGxhcHNlX2tleRgIIAEoCSJ7ChRQdWJsaXNoRXZlbnRSZXNwb25zZRIQCghldmVudF9pZBgBIAEoCRIOCgZjdXJzb3IYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHJlcGxheWVkGAQgASgIIlgKGUJhdGNoUHVibGlzaEV2ZW50c1JlcXVlc3QSOwoIcmVxdWVzdHMYASADKAsyKS5zd2l0Y2hib2FyZC5ldmVudC52MS5QdWJsaXNoRXZlbnRSZXF1ZXN0IlsKGkJhdGNoUHVibGlzaEV2ZW50c1Jlc3BvbnNlEj0KCXJlc3BvbnNlcxgBIAMoCzIqLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlB1Ymxpc2hFdmVudFJlc3BvbnNlIiMKD0dldEV2ZW50UmVxdWVzdBIQCghldmVudF9pZBgBIAEoCSJ0ChBHZXRFdmVudFJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnQSNAoIb3V0Y29tZXMYAiADKAsyIi5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudE91dGNvbWUiugIKDEV2ZW50T3V0Y29tZRIxCgdjaGFubmVsGAEgASgOMiAuc3dpdGNoYm9hcmQuZGVsaXZlcnkudjEuQ2hhbm5lbBIKCgJpZBgCIAEoCRIRCglzb3VyY2VfaWQYAyABKAkSEwoLZGVzdGluYXRpb24YBCABKAkSNQoFc3RhdGUYBSABKA4yJi5zd2l0Y2hib2FyZC5kZWxpdmVyeS52MS5EZWxpdmVyeVN0YXRlEhAKCGF0dGVtcHRzGAYgASgFEhIKCmxhc3RfZXJyb3IYByABKAkSNQoRbmV4dF9hdHRlbXB0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLWAQoRTGlzdEV2ZW50c1JlcXVlc3QSEwoLZXZlbnRfdHlwZXMYASADKAkSDwoHc3ViamVjdBgCIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcGFnZV9zaXplGAUgASgFEhIKCnBhZ2VfdG9rZW4YBiABKAkSDQoFdG9waWMYByABKAkiWgoSTGlzdEV2ZW50c1Jlc3BvbnNlEisKBmV2ZW50cxgBIAMoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKlAQoJRXZlbnRUeXBlEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSMAoGZmllbGRzGAMgAygLMiAuc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnRGaWVsZBITCgtqc29uX3NjaGVtYRgEIAEoCRIOCgZzYW1wbGUYBSABKAkSEAoIYnVpbHRfaW4YBiABKAgSDAoEZXRhZxgHIAEoCSJPCgpFdmVudEZpZWxkEgwKBG5hbWUYASABKAkSDAoEdHlwZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIQCghyZXF1aXJlZBgEIAEoCCI8ChJFcmFzZUV2ZW50c1JlcXVlc3QSDwoHc3ViamVjdBgBIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIIlEKE0VyYXNlRXZlbnRzUmVzcG9uc2USDgoGZXZlbnRzGAEgASgDEhoKEndlYmhvb2tfZGVsaXZlcmllcxgCIAEoAxIOCgZlbWFpbHMYAyABKAMiTQoWQ3JlYXRlRXZlbnRUeXBlUmVxdWVzdBIzCgpldmVudF90eXBlGAEgASgLMh8uc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnRUeXBlIk4KF0NyZWF0ZUV2ZW50VHlwZVJlc3BvbnNlEjMKCmV2ZW50X3R5cGUYASABKAsyHy5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudFR5cGUiIwoTR2V0RXZlbnRUeXBlUmVxdWVzdBIMCgRuYW1lGAEgASgJIksKFEdldEV2ZW50VHlwZVJlc3BvbnNlEjMKCmV2ZW50X3R5cGUYASABKAsyHy5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudFR5cGUiPgoVTGlzdEV2ZW50VHlwZXNSZXF1ZXN0EhEKCXBhZ2Vfc2l6ZRgBIAEoBRISCgpwYWdlX3Rva2VuGAIgASgJImcKFkxpc3RFdmVudFR5cGVzUmVzcG9uc2USNAoLZXZlbnRfdHlwZXMYASADKAsyHy5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudFR5cGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJIn4KFlVwZGF0ZUV2ZW50VHlwZVJlcXVlc3QSMwoKZXZlbnRfdHlwZRgBIAEoCzIfLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50VHlwZRIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siTgoXVXBkYXRlRXZlbnRUeXBlUmVzcG9uc2USMwoKZXZlbnRfdHlwZRgBIAEoCzIfLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50VHlwZSImChZEZWxldGVFdmVudFR5cGVSZXF1ZXN0EgwKBG5hbWUYASABKAkiGQoXRGVsZXRlRXZlbnRUeXBlUmVzcG9uc2UihgIKBVJvdXRlEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSEgoKZXZlbnRfdHlwZRgDIAEoCRIRCgljb25kaXRpb24YBCABKAkSDgoGYWN0aXZlGAUgASgIEjIKBWVtYWlsGAYgASgLMiEuc3dpdGNoYm9hcmQuZXZlbnQudjEuRW1haWxUYXJnZXRIABIMCgRldGFnGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGdGFyZ2V0ItkBCgtFbWFpbFRhcmdldBIQCgh0ZW1wbGF0ZRgBIAEoCRIYCg5yZWNpcGllbnRfbGlzdBgCIAEoCUgAEhkKD3JlY2lwaWVudF9maWVsZBgDIAEoCUgAEkMKCXZhcmlhYmxlcxgEIAMoCzIwLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkVtYWlsVGFyZ2V0LlZhcmlhYmxlc0VudHJ5GjAKDlZhcmlhYmxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKcmVjaXBpZW50cyJSChJDcmVhdGVSb3V0ZVJlcXVlc3QSKgoFcm91dGUYASABKAsyGy5zd2l0Y2hib2FyZC5ldmVudC52MS5Sb3V0ZRIQCghpbmFjdGl2ZRgCIAEoCCJBChNDcmVhdGVSb3V0ZVJlc3BvbnNlEioKBXJvdXRlGAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuUm91dGUiIwoPR2V0Um91dGVSZXF1ZXN0EhAKCHJvdXRlX2lkGAEgASgJIj4KEEdldFJvdXRlUmVzcG9uc2USKgoFcm91dGUYASABKAsyGy5zd2l0Y2hib2FyZC5ldmVudC52MS5Sb3V0ZSI6ChFMaXN0Um91dGVzUmVxdWVzdBIRCglwYWdlX3NpemUYASABKAUSEgoKcGFnZV90b2tlbhgCIAEoCSJaChJMaXN0Um91dGVzUmVzcG9uc2USKwoGcm91dGVzGAEgAygLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuUm91dGUSFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJInEKElVwZGF0ZVJvdXRlUmVxdWVzdBIqCgVyb3V0ZRgBIAEoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlJvdXRlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayJBChNVcGRhdGVSb3V0ZVJlc3BvbnNlEioKBXJvdXRlGAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuUm91dGUiJgoSRGVsZXRlUm91dGVSZXF1ZXN0EhAKCHJvdXRlX2lkGAEgASgJIhUKE0RlbGV0ZVJvdXRlUmVzcG9uc2UiXgoQVGVzdFJvdXRlUmVxdWVzdBIQCghyb3V0ZV9pZBgBIAEoCRI4CgVldmVudBgCIAEoCzIpLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlB1Ymxpc2hFdmVudFJlcXVlc3QieQoRVGVzdFJvdXRlUmVzcG9uc2USDwoHbWF0Y2hlZBgBIAEoCBITCgtleHBsYW5hdGlvbhgCIAEoCRISCgpyZWNpcGllbnRzGAMgAygJEioKCXZhcmlhYmxlcxgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3Qy9QkKDEV2ZW50U2VydmljZRJ3CgxQdWJsaXNoRXZlbnQSKS5zd2l0Y2hib2FyZC5ldmVudC52MS5QdWJsaXNoRXZlbnRSZXF1ZXN0Giouc3dpdGNoYm9hcmQuZXZlbnQudjEuUHVibGlzaEV2ZW50UmVzcG9uc2UiEKK7GAxldmVudHM6d3JpdGUSiQEKEkJhdGNoUHVibGlzaEV2ZW50cxIvLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkJhdGNoUHVibGlzaEV2ZW50c1JlcXVlc3QaMC5zd2l0Y2hib2FyZC5ldmVudC52MS5CYXRjaFB1Ymxpc2hFdmVudHNSZXNwb25zZSIQorsYDGV2ZW50czp3cml0ZRJtCghHZXRFdmVudBIlLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkdldEV2ZW50UmVxdWVzdBomLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkdldEV2ZW50UmVzcG9uc2UiEpACAaK7GAtldmVudHM6cmVhZBJzCgpMaXN0RXZlbnRzEicuc3dpdGNoYm9hcmQuZXZlbnQudjEuTGlzdEV2ZW50c1JlcXVlc3QaKC5zd2l0Y2hib2FyZC5ldmVudC52MS5MaXN0RXZlbnRzUmVzcG9uc2UiEpACAaK7GAtldmVudHM6cmVhZBJ3CgtFcmFzZUV2ZW50cxIoLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkVyYXNlRXZlbnRzUmVxdWVzdBopLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkVyYXNlRXZlbnRzUmVzcG9uc2UiE5ACAqK7GAxldmVudHM6ZXJhc2USgAEKD0NyZWF0ZUV2ZW50VHlwZRIsLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkNyZWF0ZUV2ZW50VHlwZVJlcXVlc3QaLS5zd2l0Y2hib2FyZC5ldmVudC52MS5DcmVhdGVFdmVudFR5cGVSZXNwb25zZSIQorsYDGV2ZW50czphZG1pbhJ5CgxHZXRFdmVudFR5cGUSKS5zd2l0Y2hib2FyZC5ldmVudC52MS5HZXRFdmVudFR5cGVSZXF1ZXN0Giouc3dpdGNoYm9hcmQuZXZlbnQudjEuR2V0RXZlbnRUeXBlUmVzcG9uc2UiEpACAaK7GAtldmVudHM6cmVhZBJ/Cg5MaXN0RXZlbnRUeXBlcxIrLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkxpc3RFdmVudFR5cGVzUmVxdWVzdBosLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkxpc3RFdmVudFR5cGVzUmVzcG9uc2UiEpACAaK7GAtldmVudHM6cmVhZBKAAQoPVXBkYXRlRXZlbnRUeXBlEiwuc3dpdGNoYm9hcmQuZXZlbnQudjEuVXBkYXRlRXZlbnRUeXBlUmVxdWVzdBotLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlVwZGF0ZUV2ZW50VHlwZVJlc3BvbnNlIhCiuxgMZXZlbnRzOmFkbWluEoABCg9EZWxldGVFdmVudFR5cGUSLC5zd2l0Y2hib2FyZC5ldmVudC52MS5EZWxldGVFdmVudFR5cGVSZXF1ZXN0Gi0uc3dpdGNoYm9hcmQuZXZlbnQudjEuRGVsZXRlRXZlbnRUeXBlUmVzcG9uc2UiEKK7GAxldmVudHM6YWRtaW4yxgUKDFJvdXRlU2VydmljZRJ0CgtDcmVhdGVSb3V0ZRIoLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkNyZWF0ZVJvdXRlUmVxdWVzdBopLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkNyZWF0ZVJvdXRlUmVzcG9uc2UiEKK7GAxyb3V0ZXM6d3JpdGUSbQoIR2V0Um91dGUSJS5zd2l0Y2hib2FyZC5ldmVudC52MS5HZXRSb3V0ZVJlcXVlc3QaJi5zd2l0Y2hib2FyZC5ldmVudC52MS5HZXRSb3V0ZVJlc3BvbnNlIhKQAgGiuxgLcm91dGVzOnJlYWQScwoKTGlzdFJvdXRlcxInLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkxpc3RSb3V0ZXNSZXF1ZXN0Giguc3dpdGNoYm9hcmQuZXZlbnQudjEuTGlzdFJvdXRlc1Jlc3BvbnNlIhKQAgGiuxgLcm91dGVzOnJlYWQSdAoLVXBkYXRlUm91dGUSKC5zd2l0Y2hib2FyZC5ldmVudC52MS5VcGRhdGVSb3V0ZVJlcXVlc3QaKS5zd2l0Y2hib2FyZC5ldmVudC52MS5VcGRhdGVSb3V0ZVJlc3BvbnNlIhCiuxgMcm91dGVzOndyaXRlEnQKC0RlbGV0ZVJvdXRlEiguc3dpdGNoYm9hcmQuZXZlbnQudjEuRGVsZXRlUm91dGVSZXF1ZXN0Gikuc3dpdGNoYm9hcmQuZXZlbnQudjEuRGVsZXRlUm91dGVSZXNwb25zZSIQorsYDHJvdXRlczp3cml0ZRJwCglUZXN0Um91dGUSJi5zd2l0Y2hib2FyZC5ldmVudC52MS5UZXN0Um91dGVSZXF1ZXN0Gicuc3dpdGNoYm9hcmQuZXZlbnQudjEuVGVzdFJvdXRlUmVzcG9uc2UiEpACAaK7GAtyb3V0ZXM6cmVhZGIGcHJvdG8z", [file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp, file_switchboard_auth_v1_auth, file_switchboard_delivery_v1_delivery]);
+  fileDesc("CiBzd2l0Y2hib2FyZC9ldmVudC92MS9ldmVudC5wcm90bxIUc3dpdGNoYm9hcmQuZXZlbnQudjEiuwEKBUV2ZW50EgoKAmlkGAEgASgJEhIKCmV2ZW50X3R5cGUYAiABKAkSDAoEZGF0YRgDIAEoCRINCgVhY3RvchgEIAEoCRIPCgdzdWJqZWN0GAUgASgJEi8KC2NyZWF0ZV90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjdXJzb3IYByABKAkSDQoFdG9waWMYCCABKAkSFAoMY29sbGFwc2Vfa2V5GAkgASgJIqMBChNQdWJsaXNoRXZlbnRSZXF1ZXN0EhIKCmV2ZW50X3R5cGUYASABKAkSDAoEZGF0YRgCIAEoCRINCgVhY3RvchgDIAEoCRIPCgdzdWJqZWN0GAQgASgJEhIKCnJlcXVlc3RfaWQYBSABKAkSDQoFdG9waWMYBiABKAkSEQoJZXBoZW1lcmFsGAcgASgIEhQKDGNvbGxhcHNlX2tleRgIIAEoCSJ7ChRQdWJsaXNoRXZlbnRSZXNwb25zZRIQCghldmVudF9pZBgBIAEoCRIOCgZjdXJzb3IYAiABKAkSLwoLY3JlYXRlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHJlcGxheWVkGAQgASgIIlgKGUJhdGNoUHVibGlzaEV2ZW50c1JlcXVlc3QSOwoIcmVxdWVzdHMYASADKAsyKS5zd2l0Y2hib2FyZC5ldmVudC52MS5QdWJsaXNoRXZlbnRSZXF1ZXN0IlsKGkJhdGNoUHVibGlzaEV2ZW50c1Jlc3BvbnNlEj0KCXJlc3BvbnNlcxgBIAMoCzIqLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlB1Ymxpc2hFdmVudFJlc3BvbnNlIiMKD0dldEV2ZW50UmVxdWVzdBIQCghldmVudF9pZBgBIAEoCSJ0ChBHZXRFdmVudFJlc3BvbnNlEioKBWV2ZW50GAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnQSNAoIb3V0Y29tZXMYAiADKAsyIi5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudE91dGNvbWUiugIKDEV2ZW50T3V0Y29tZRIxCgdjaGFubmVsGAEgASgOMiAuc3dpdGNoYm9hcmQuZGVsaXZlcnkudjEuQ2hhbm5lbBIKCgJpZBgCIAEoCRIRCglzb3VyY2VfaWQYAyABKAkSEwoLZGVzdGluYXRpb24YBCABKAkSNQoFc3RhdGUYBSABKA4yJi5zd2l0Y2hib2FyZC5kZWxpdmVyeS52MS5EZWxpdmVyeVN0YXRlEhAKCGF0dGVtcHRzGAYgASgFEhIKCmxhc3RfZXJyb3IYByABKAkSNQoRbmV4dF9hdHRlbXB0X3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAkgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLWAQoRTGlzdEV2ZW50c1JlcXVlc3QSEwoLZXZlbnRfdHlwZXMYASADKAkSDwoHc3ViamVjdBgCIAEoCRIxCg1jcmVhdGVkX2FmdGVyGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIyCg5jcmVhdGVkX2JlZm9yZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcGFnZV9zaXplGAUgASgFEhIKCnBhZ2VfdG9rZW4YBiABKAkSDQoFdG9waWMYByABKAkiWgoSTGlzdEV2ZW50c1Jlc3BvbnNlEisKBmV2ZW50cxgBIAMoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50EhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSKlAQoJRXZlbnRUeXBlEgwKBG5hbWUYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkSMAoGZmllbGRzGAMgAygLMiAuc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnRGaWVsZBITCgtqc29uX3NjaGVtYRgEIAEoCRIOCgZzYW1wbGUYBSABKAkSEAoIYnVpbHRfaW4YBiABKAgSDAoEZXRhZxgHIAEoCSJPCgpFdmVudEZpZWxkEgwKBG5hbWUYASABKAkSDAoEdHlwZRgCIAEoCRITCgtkZXNjcmlwdGlvbhgDIAEoCRIQCghyZXF1aXJlZBgEIAEoCCI8ChJFcmFzZUV2ZW50c1JlcXVlc3QSDwoHc3ViamVjdBgBIAEoCRIVCg12YWxpZGF0ZV9vbmx5GAIgASgIImgKE0VyYXNlRXZlbnRzUmVzcG9uc2USDgoGZXZlbnRzGAEgASgDEhoKEndlYmhvb2tfZGVsaXZlcmllcxgCIAEoAxIOCgZlbWFpbHMYAyABKAMSFQoNbm90aWZpY2F0aW9ucxgEIAEoAyJNChZDcmVhdGVFdmVudFR5cGVSZXF1ZXN0EjMKCmV2ZW50X3R5cGUYASABKAsyHy5zd2l0Y2hib2FyZC5ldmVudC52MS5FdmVudFR5cGUiTgoXQ3JlYXRlRXZlbnRUeXBlUmVzcG9uc2USMwoKZXZlbnRfdHlwZRgBIAEoCzIfLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50VHlwZSIjChNHZXRFdmVudFR5cGVSZXF1ZXN0EgwKBG5hbWUYASABKAkiSwoUR2V0RXZlbnRUeXBlUmVzcG9uc2USMwoKZXZlbnRfdHlwZRgBIAEoCzIfLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50VHlwZSI+ChVMaXN0RXZlbnRUeXBlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiZwoWTGlzdEV2ZW50VHlwZXNSZXNwb25zZRI0CgtldmVudF90eXBlcxgBIAMoCzIfLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkV2ZW50VHlwZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkifgoWVXBkYXRlRXZlbnRUeXBlUmVxdWVzdBIzCgpldmVudF90eXBlGAEgASgLMh8uc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnRUeXBlEi8KC3VwZGF0ZV9tYXNrGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLkZpZWxkTWFzayJOChdVcGRhdGVFdmVudFR5cGVSZXNwb25zZRIzCgpldmVudF90eXBlGAEgASgLMh8uc3dpdGNoYm9hcmQuZXZlbnQudjEuRXZlbnRUeXBlIiYKFkRlbGV0ZUV2ZW50VHlwZVJlcXVlc3QSDAoEbmFtZRgBIAEoCSIZChdEZWxldGVFdmVudFR5cGVSZXNwb25zZSK6AgoFUm91dGUSCgoCaWQYASABKAkSDAoEbmFtZRgCIAEoCRISCgpldmVudF90eXBlGAMgASgJEhEKCWNvbmRpdGlvbhgEIAEoCRIOCgZhY3RpdmUYBSABKAgSMgoFZW1haWwYBiABKAsyIS5zd2l0Y2hib2FyZC5ldmVudC52MS5FbWFpbFRhcmdldEgAEjIKBWluYm94GAogASgLMiEuc3dpdGNoYm9hcmQuZXZlbnQudjEuSW5ib3hUYXJnZXRIABIMCgRldGFnGAcgASgJEi8KC2NyZWF0ZV90aW1lGAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIvCgt1cGRhdGVfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCCAoGdGFyZ2V0ItkBCgtFbWFpbFRhcmdldBIQCgh0ZW1wbGF0ZRgBIAEoCRIYCg5yZWNpcGllbnRfbGlzdBgCIAEoCUgAEhkKD3JlY2lwaWVudF9maWVsZBgDIAEoCUgAEkMKCXZhcmlhYmxlcxgEIAMoCzIwLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkVtYWlsVGFyZ2V0LlZhcmlhYmxlc0VudHJ5GjAKDlZhcmlhYmxlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCDAoKcmVjaXBpZW50cyKLAQoLSW5ib3hUYXJnZXQSEAoIdXNlcl9pZHMYASADKAkSEgoKdXNlcl9maWVsZBgCIAEoCRIQCghjYXRlZ29yeRgDIAEoCRINCgV0aXRsZRgEIAEoCRIPCgdtZXNzYWdlGAUgASgJEhAKCHByaW9yaXR5GAYgASgJEhIKCmFjdGlvbl91cmwYByABKAkiUgoSQ3JlYXRlUm91dGVSZXF1ZXN0EioKBXJvdXRlGAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuUm91dGUSEAoIaW5hY3RpdmUYAiABKAgiQQoTQ3JlYXRlUm91dGVSZXNwb25zZRIqCgVyb3V0ZRgBIAEoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlJvdXRlIiMKD0dldFJvdXRlUmVxdWVzdBIQCghyb3V0ZV9pZBgBIAEoCSI+ChBHZXRSb3V0ZVJlc3BvbnNlEioKBXJvdXRlGAEgASgLMhsuc3dpdGNoYm9hcmQuZXZlbnQudjEuUm91dGUiOgoRTGlzdFJvdXRlc1JlcXVlc3QSEQoJcGFnZV9zaXplGAEgASgFEhIKCnBhZ2VfdG9rZW4YAiABKAkiWgoSTGlzdFJvdXRlc1Jlc3BvbnNlEisKBnJvdXRlcxgBIAMoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlJvdXRlEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJxChJVcGRhdGVSb3V0ZVJlcXVlc3QSKgoFcm91dGUYASABKAsyGy5zd2l0Y2hib2FyZC5ldmVudC52MS5Sb3V0ZRIvCgt1cGRhdGVfbWFzaxgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE1hc2siQQoTVXBkYXRlUm91dGVSZXNwb25zZRIqCgVyb3V0ZRgBIAEoCzIbLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlJvdXRlIiYKEkRlbGV0ZVJvdXRlUmVxdWVzdBIQCghyb3V0ZV9pZBgBIAEoCSIVChNEZWxldGVSb3V0ZVJlc3BvbnNlIl4KEFRlc3RSb3V0ZVJlcXVlc3QSEAoIcm91dGVfaWQYASABKAkSOAoFZXZlbnQYAiABKAsyKS5zd2l0Y2hib2FyZC5ldmVudC52MS5QdWJsaXNoRXZlbnRSZXF1ZXN0InkKEVRlc3RSb3V0ZVJlc3BvbnNlEg8KB21hdGNoZWQYASABKAgSEwoLZXhwbGFuYXRpb24YAiABKAkSEgoKcmVjaXBpZW50cxgDIAMoCRIqCgl2YXJpYWJsZXMYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0MvUJCgxFdmVudFNlcnZpY2USdwoMUHVibGlzaEV2ZW50Eikuc3dpdGNoYm9hcmQuZXZlbnQudjEuUHVibGlzaEV2ZW50UmVxdWVzdBoqLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlB1Ymxpc2hFdmVudFJlc3BvbnNlIhCiuxgMZXZlbnRzOndyaXRlEokBChJCYXRjaFB1Ymxpc2hFdmVudHMSLy5zd2l0Y2hib2FyZC5ldmVudC52MS5CYXRjaFB1Ymxpc2hFdmVudHNSZXF1ZXN0GjAuc3dpdGNoYm9hcmQuZXZlbnQudjEuQmF0Y2hQdWJsaXNoRXZlbnRzUmVzcG9uc2UiEKK7GAxldmVudHM6d3JpdGUSbQoIR2V0RXZlbnQSJS5zd2l0Y2hib2FyZC5ldmVudC52MS5HZXRFdmVudFJlcXVlc3QaJi5zd2l0Y2hib2FyZC5ldmVudC52MS5HZXRFdmVudFJlc3BvbnNlIhKQAgGiuxgLZXZlbnRzOnJlYWQScwoKTGlzdEV2ZW50cxInLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkxpc3RFdmVudHNSZXF1ZXN0Giguc3dpdGNoYm9hcmQuZXZlbnQudjEuTGlzdEV2ZW50c1Jlc3BvbnNlIhKQAgGiuxgLZXZlbnRzOnJlYWQSdwoLRXJhc2VFdmVudHMSKC5zd2l0Y2hib2FyZC5ldmVudC52MS5FcmFzZUV2ZW50c1JlcXVlc3QaKS5zd2l0Y2hib2FyZC5ldmVudC52MS5FcmFzZUV2ZW50c1Jlc3BvbnNlIhOQAgKiuxgMZXZlbnRzOmVyYXNlEoABCg9DcmVhdGVFdmVudFR5cGUSLC5zd2l0Y2hib2FyZC5ldmVudC52MS5DcmVhdGVFdmVudFR5cGVSZXF1ZXN0Gi0uc3dpdGNoYm9hcmQuZXZlbnQudjEuQ3JlYXRlRXZlbnRUeXBlUmVzcG9uc2UiEKK7GAxldmVudHM6YWRtaW4SeQoMR2V0RXZlbnRUeXBlEikuc3dpdGNoYm9hcmQuZXZlbnQudjEuR2V0RXZlbnRUeXBlUmVxdWVzdBoqLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkdldEV2ZW50VHlwZVJlc3BvbnNlIhKQAgGiuxgLZXZlbnRzOnJlYWQSfwoOTGlzdEV2ZW50VHlwZXMSKy5zd2l0Y2hib2FyZC5ldmVudC52MS5MaXN0RXZlbnRUeXBlc1JlcXVlc3QaLC5zd2l0Y2hib2FyZC5ldmVudC52MS5MaXN0RXZlbnRUeXBlc1Jlc3BvbnNlIhKQAgGiuxgLZXZlbnRzOnJlYWQSgAEKD1VwZGF0ZUV2ZW50VHlwZRIsLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlVwZGF0ZUV2ZW50VHlwZVJlcXVlc3QaLS5zd2l0Y2hib2FyZC5ldmVudC52MS5VcGRhdGVFdmVudFR5cGVSZXNwb25zZSIQorsYDGV2ZW50czphZG1pbhKAAQoPRGVsZXRlRXZlbnRUeXBlEiwuc3dpdGNoYm9hcmQuZXZlbnQudjEuRGVsZXRlRXZlbnRUeXBlUmVxdWVzdBotLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkRlbGV0ZUV2ZW50VHlwZVJlc3BvbnNlIhCiuxgMZXZlbnRzOmFkbWluMsYFCgxSb3V0ZVNlcnZpY2USdAoLQ3JlYXRlUm91dGUSKC5zd2l0Y2hib2FyZC5ldmVudC52MS5DcmVhdGVSb3V0ZVJlcXVlc3QaKS5zd2l0Y2hib2FyZC5ldmVudC52MS5DcmVhdGVSb3V0ZVJlc3BvbnNlIhCiuxgMcm91dGVzOndyaXRlEm0KCEdldFJvdXRlEiUuc3dpdGNoYm9hcmQuZXZlbnQudjEuR2V0Um91dGVSZXF1ZXN0GiYuc3dpdGNoYm9hcmQuZXZlbnQudjEuR2V0Um91dGVSZXNwb25zZSISkAIBorsYC3JvdXRlczpyZWFkEnMKCkxpc3RSb3V0ZXMSJy5zd2l0Y2hib2FyZC5ldmVudC52MS5MaXN0Um91dGVzUmVxdWVzdBooLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkxpc3RSb3V0ZXNSZXNwb25zZSISkAIBorsYC3JvdXRlczpyZWFkEnQKC1VwZGF0ZVJvdXRlEiguc3dpdGNoYm9hcmQuZXZlbnQudjEuVXBkYXRlUm91dGVSZXF1ZXN0Gikuc3dpdGNoYm9hcmQuZXZlbnQudjEuVXBkYXRlUm91dGVSZXNwb25zZSIQorsYDHJvdXRlczp3cml0ZRJ0CgtEZWxldGVSb3V0ZRIoLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkRlbGV0ZVJvdXRlUmVxdWVzdBopLnN3aXRjaGJvYXJkLmV2ZW50LnYxLkRlbGV0ZVJvdXRlUmVzcG9uc2UiEKK7GAxyb3V0ZXM6d3JpdGUScAoJVGVzdFJvdXRlEiYuc3dpdGNoYm9hcmQuZXZlbnQudjEuVGVzdFJvdXRlUmVxdWVzdBonLnN3aXRjaGJvYXJkLmV2ZW50LnYxLlRlc3RSb3V0ZVJlc3BvbnNlIhKQAgGiuxgLcm91dGVzOnJlYWRiBnByb3RvMw", [file_google_protobuf_field_mask, file_google_protobuf_struct, file_google_protobuf_timestamp, file_switchboard_auth_v1_auth, file_switchboard_delivery_v1_delivery]);
 
 /**
  * A fact that an application published.
@@ -290,7 +290,7 @@ export type GetEventResponse = Message<"switchboard.event.v1.GetEventResponse"> 
   event?: Event | undefined;
 
   /**
-   * What it caused: one entry for each webhook endpoint and each mail, at most 1000.
+   * What it caused: one entry for each webhook endpoint, each mail and each inbox, at most 1000 of each.
    *
    * @generated from field: repeated switchboard.event.v1.EventOutcome outcomes = 2;
    */
@@ -318,7 +318,7 @@ export type EventOutcome = Message<"switchboard.event.v1.EventOutcome"> & {
   channel: Channel;
 
   /**
-   * The delivery: `whd_…` for a webhook, `em_…` for a mail.
+   * The delivery: `whd_…` for a webhook, `em_…` for a mail; `ntf_…` for the notification in an inbox.
    *
    * @generated from field: string id = 2;
    */
@@ -332,7 +332,7 @@ export type EventOutcome = Message<"switchboard.event.v1.EventOutcome"> & {
   sourceId: string;
 
   /**
-   * Where it goes: a URL, or a mail address.
+   * Where it goes: a URL, a mail address, or a user; `*` for everybody.
    *
    * @generated from field: string destination = 4;
    */
@@ -631,6 +631,13 @@ export type EraseEventsResponse = Message<"switchboard.event.v1.EraseEventsRespo
    * @generated from field: int64 emails = 3;
    */
   emails: bigint;
+
+  /**
+   * Notifications of these events in inboxes. Of the subject `user:<id>` everything that is kept for that user's inbox.
+   *
+   * @generated from field: int64 notifications = 4;
+   */
+  notifications: bigint;
 };
 
 /**
@@ -920,6 +927,14 @@ export type Route = Message<"switchboard.event.v1.Route"> & {
      */
     value: EmailTarget;
     case: "email";
+  } | {
+    /**
+     * The inboxes of users.
+     *
+     * @generated from field: switchboard.event.v1.InboxTarget inbox = 10;
+     */
+    value: InboxTarget;
+    case: "inbox";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -1005,6 +1020,73 @@ export const EmailTargetSchema: GenMessage<EmailTarget> = /*@__PURE__*/
   messageDesc(file_switchboard_event_v1_event, 25);
 
 /**
+ * A notification in the inbox of each user: the event becomes one of type `notification` on the topic of each.
+ *
+ * The texts may have `{{ variables }}`, each an expression over the same names as `condition`, and over the fields of the
+ * event's data by their own names.
+ *
+ * @generated from message switchboard.event.v1.InboxTarget
+ */
+export type InboxTarget = Message<"switchboard.event.v1.InboxTarget"> & {
+  /**
+   * These users. At most 100.
+   *
+   * @generated from field: repeated string user_ids = 1;
+   */
+  userIds: string[];
+
+  /**
+   * And the user, or the list of users, in this field of the event's data, such as `assignee` or `ticket.watchers`. At
+   * most 500 are told of one event.
+   *
+   * @generated from field: string user_field = 2;
+   */
+  userField: string;
+
+  /**
+   * The category of the notification, as in NotificationContent. Empty means `general`.
+   *
+   * @generated from field: string category = 3;
+   */
+  category: string;
+
+  /**
+   * A short heading.
+   *
+   * @generated from field: string title = 4;
+   */
+  title: string;
+
+  /**
+   * The text; required.
+   *
+   * @generated from field: string message = 5;
+   */
+  message: string;
+
+  /**
+   * `low`, `normal`, `high` or `critical`; anything else means `normal`.
+   *
+   * @generated from field: string priority = 6;
+   */
+  priority: string;
+
+  /**
+   * Where opening it leads, as in NotificationContent. Empty means nowhere.
+   *
+   * @generated from field: string action_url = 7;
+   */
+  actionUrl: string;
+};
+
+/**
+ * Describes the message switchboard.event.v1.InboxTarget.
+ * Use `create(InboxTargetSchema)` to create a new message.
+ */
+export const InboxTargetSchema: GenMessage<InboxTarget> = /*@__PURE__*/
+  messageDesc(file_switchboard_event_v1_event, 26);
+
+/**
  * What CreateRoute takes.
  *
  * @generated from message switchboard.event.v1.CreateRouteRequest
@@ -1030,7 +1112,7 @@ export type CreateRouteRequest = Message<"switchboard.event.v1.CreateRouteReques
  * Use `create(CreateRouteRequestSchema)` to create a new message.
  */
 export const CreateRouteRequestSchema: GenMessage<CreateRouteRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 26);
+  messageDesc(file_switchboard_event_v1_event, 27);
 
 /**
  * What CreateRoute answers.
@@ -1051,7 +1133,7 @@ export type CreateRouteResponse = Message<"switchboard.event.v1.CreateRouteRespo
  * Use `create(CreateRouteResponseSchema)` to create a new message.
  */
 export const CreateRouteResponseSchema: GenMessage<CreateRouteResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 27);
+  messageDesc(file_switchboard_event_v1_event, 28);
 
 /**
  * What GetRoute takes.
@@ -1072,7 +1154,7 @@ export type GetRouteRequest = Message<"switchboard.event.v1.GetRouteRequest"> & 
  * Use `create(GetRouteRequestSchema)` to create a new message.
  */
 export const GetRouteRequestSchema: GenMessage<GetRouteRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 28);
+  messageDesc(file_switchboard_event_v1_event, 29);
 
 /**
  * What GetRoute answers.
@@ -1093,7 +1175,7 @@ export type GetRouteResponse = Message<"switchboard.event.v1.GetRouteResponse"> 
  * Use `create(GetRouteResponseSchema)` to create a new message.
  */
 export const GetRouteResponseSchema: GenMessage<GetRouteResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 29);
+  messageDesc(file_switchboard_event_v1_event, 30);
 
 /**
  * What ListRoutes takes.
@@ -1121,7 +1203,7 @@ export type ListRoutesRequest = Message<"switchboard.event.v1.ListRoutesRequest"
  * Use `create(ListRoutesRequestSchema)` to create a new message.
  */
 export const ListRoutesRequestSchema: GenMessage<ListRoutesRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 30);
+  messageDesc(file_switchboard_event_v1_event, 31);
 
 /**
  * What ListRoutes answers.
@@ -1149,7 +1231,7 @@ export type ListRoutesResponse = Message<"switchboard.event.v1.ListRoutesRespons
  * Use `create(ListRoutesResponseSchema)` to create a new message.
  */
 export const ListRoutesResponseSchema: GenMessage<ListRoutesResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 31);
+  messageDesc(file_switchboard_event_v1_event, 32);
 
 /**
  * What UpdateRoute takes.
@@ -1165,7 +1247,7 @@ export type UpdateRouteRequest = Message<"switchboard.event.v1.UpdateRouteReques
   route?: Route | undefined;
 
   /**
-   * The fields to change: `name`, `event_type`, `condition`, `active`, `email`. Absent means those that are set.
+   * The fields to change: `name`, `event_type`, `condition`, `active`, `email`, `inbox`. Absent means those that are set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 2;
    */
@@ -1177,7 +1259,7 @@ export type UpdateRouteRequest = Message<"switchboard.event.v1.UpdateRouteReques
  * Use `create(UpdateRouteRequestSchema)` to create a new message.
  */
 export const UpdateRouteRequestSchema: GenMessage<UpdateRouteRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 32);
+  messageDesc(file_switchboard_event_v1_event, 33);
 
 /**
  * What UpdateRoute answers.
@@ -1198,7 +1280,7 @@ export type UpdateRouteResponse = Message<"switchboard.event.v1.UpdateRouteRespo
  * Use `create(UpdateRouteResponseSchema)` to create a new message.
  */
 export const UpdateRouteResponseSchema: GenMessage<UpdateRouteResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 33);
+  messageDesc(file_switchboard_event_v1_event, 34);
 
 /**
  * What DeleteRoute takes.
@@ -1219,7 +1301,7 @@ export type DeleteRouteRequest = Message<"switchboard.event.v1.DeleteRouteReques
  * Use `create(DeleteRouteRequestSchema)` to create a new message.
  */
 export const DeleteRouteRequestSchema: GenMessage<DeleteRouteRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 34);
+  messageDesc(file_switchboard_event_v1_event, 35);
 
 /**
  * What DeleteRoute answers.
@@ -1234,7 +1316,7 @@ export type DeleteRouteResponse = Message<"switchboard.event.v1.DeleteRouteRespo
  * Use `create(DeleteRouteResponseSchema)` to create a new message.
  */
 export const DeleteRouteResponseSchema: GenMessage<DeleteRouteResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 35);
+  messageDesc(file_switchboard_event_v1_event, 36);
 
 /**
  * What TestRoute takes.
@@ -1262,7 +1344,7 @@ export type TestRouteRequest = Message<"switchboard.event.v1.TestRouteRequest"> 
  * Use `create(TestRouteRequestSchema)` to create a new message.
  */
 export const TestRouteRequestSchema: GenMessage<TestRouteRequest> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 36);
+  messageDesc(file_switchboard_event_v1_event, 37);
 
 /**
  * What TestRoute answers.
@@ -1285,14 +1367,14 @@ export type TestRouteResponse = Message<"switchboard.event.v1.TestRouteResponse"
   explanation: string;
 
   /**
-   * The addresses that would get a mail.
+   * The addresses that would get a mail, or the ids of the users that would be told.
    *
    * @generated from field: repeated string recipients = 3;
    */
   recipients: string[];
 
   /**
-   * The variables that the template would get.
+   * The variables that the template would get, or what the notification would say.
    *
    * @generated from field: google.protobuf.Struct variables = 4;
    */
@@ -1304,7 +1386,7 @@ export type TestRouteResponse = Message<"switchboard.event.v1.TestRouteResponse"
  * Use `create(TestRouteResponseSchema)` to create a new message.
  */
 export const TestRouteResponseSchema: GenMessage<TestRouteResponse> = /*@__PURE__*/
-  messageDesc(file_switchboard_event_v1_event, 37);
+  messageDesc(file_switchboard_event_v1_event, 38);
 
 /**
  * Publishes events and answers what became of them.

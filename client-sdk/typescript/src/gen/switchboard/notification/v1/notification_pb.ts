@@ -56,7 +56,7 @@ export type SubscribeRequest = Message<"switchboard.notification.v1.SubscribeReq
   /**
    * Only events of these topics; `chat:*` means every topic that begins with `chat:`, and `*` all. Empty means all that
    * the caller may see. A user's own topic, `user:<id>`, is always among them. At most 100. One that the caller may not
-   * see at all is refused.
+   * see in full is refused.
    *
    * @generated from field: repeated string topics = 5;
    */

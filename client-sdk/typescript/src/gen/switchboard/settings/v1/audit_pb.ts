@@ -412,7 +412,8 @@ export const AuditProblemSchema: GenEnum<AuditProblem> = /*@__PURE__*/
 
 /**
  * Reads and verifies the audit log. Every change to settings, API keys, webhooks, templates, routes, event types, recipient
- * lists and suppressions leaves an entry, in the transaction that makes it. Entries are never changed or removed.
+ * lists and suppressions leaves an entry, in the transaction that makes it. Entries are never changed, and
+ * are removed only for their age, where the setting `audit.retention_days` says so.
  *
  * A caller says why it makes a change in the metadata `x-change-reason`, of at most 500 visible ASCII characters and spaces,
  * where the request has no field for it, and how it calls the request in `x-request-id`.
