@@ -14,6 +14,7 @@ import {
 import { EventService, RouteService } from "./gen/switchboard/event/v1/event_pb.js";
 import { NotificationService } from "./gen/switchboard/notification/v1/notification_pb.js";
 import { AuditService } from "./gen/switchboard/settings/v1/audit_pb.js";
+import { ConfigurationService } from "./gen/switchboard/settings/v1/configuration_pb.js";
 import { SettingsService } from "./gen/switchboard/settings/v1/settings_pb.js";
 import { WebhookService } from "./gen/switchboard/webhook/v1/webhook_pb.js";
 
@@ -41,6 +42,8 @@ export interface Client {
   readonly apiKeys: ServiceClient<typeof ApiKeyService>;
   /** Reads and changes settings. */
   readonly settings: ServiceClient<typeof SettingsService>;
+  /** Exports and imports the configuration as a whole. */
+  readonly configuration: ServiceClient<typeof ConfigurationService>;
   /** Reads and verifies the audit log. */
   readonly audit: ServiceClient<typeof AuditService>;
   /** Inboxes, presence and live streams; `LiveStream` keeps one of those open. */
@@ -79,6 +82,7 @@ export function createClient(baseUrl: string, credentials: Credentials, options:
     recipientLists: connect(RecipientListService, transport),
     apiKeys: connect(ApiKeyService, transport),
     settings: connect(SettingsService, transport),
+    configuration: connect(ConfigurationService, transport),
     audit: connect(AuditService, transport),
     notifications: connect(NotificationService, transport),
   };

@@ -20,6 +20,7 @@ use super::usage::{LogFilter, UsageWindow};
 use super::verifier::Verifier;
 use super::verify::Verification;
 use crate::error::{Error, Result as ServerResult};
+use crate::origin;
 use crate::pb::switchboard::apikey::v1 as pb;
 use crate::rpc::admission::quota::Standing;
 use crate::rpc::convert::{from_duration, from_timestamp};
@@ -81,6 +82,13 @@ fn creator(principal: &Principal) -> Creator<'_> {
     Creator { id: &principal.key_id, scopes: &principal.scopes }
 }
 
+/// Work that goes on when its caller vanishes: what the database has taken, this node's memory of the keys must learn.
+async fn finished<T: Send + 'static>(
+    work: impl Future<Output = ServerResult<T>> + Send + 'static,
+) -> ServerResult<T> {
+    tokio::spawn(origin::carried(work)).await.map_err(Error::internal)?
+}
+
 #[tonic::async_trait]
 impl pb::api_key_service_server::ApiKeyService for Rpc {
     async fn create_api_key(
@@ -128,7 +136,9 @@ impl pb::api_key_service_server::ApiKeyService for Rpc {
         let mask = Mask::read(update_mask, &convert::CHANGEABLE)?;
         let (id, version) = (api_key.id.clone(), mask::version(&api_key.etag)?);
         let change = convert::change(&mask, api_key, version);
-        let api_key = self.keys.update(creator(&principal), id, change).await?;
+        let keys = Arc::clone(&self.keys);
+        let work = async move { keys.update(creator(&principal), id, change).await };
+        let api_key = finished(work).await?;
         Ok(Response::new(pb::UpdateApiKeyResponse { api_key: self.wire(api_key).await? }))
     }
 
@@ -142,7 +152,9 @@ impl pb::api_key_service_server::ApiKeyService for Rpc {
         let negative = || Error::field("overlap", "must not be negative");
         let overlap = overlap.map(|overlap| from_duration(overlap).ok_or_else(negative)).transpose()?;
         let rotation = Rotation { api_key_id, overlap, expires_in_days, version };
-        let (new, text, old) = self.keys.rotate(creator(&principal), rotation).await?;
+        let keys = Arc::clone(&self.keys);
+        let work = async move { keys.rotate(creator(&principal), rotation).await };
+        let (new, text, old) = finished(work).await?;
         let (api_key, replaced) = (self.wire(new).await?, self.wire(old).await?);
         Ok(Response::new(pb::RotateApiKeyResponse { api_key, key: text.reveal().to_owned(), replaced }))
     }
@@ -151,7 +163,8 @@ impl pb::api_key_service_server::ApiKeyService for Rpc {
         &self,
         request: Request<pb::RevokeApiKeyRequest>,
     ) -> Result<Response<pb::RevokeApiKeyResponse>, Status> {
-        let api_key = self.keys.revoke(request.into_inner().api_key_id).await?;
+        let (keys, id) = (Arc::clone(&self.keys), request.into_inner().api_key_id);
+        let api_key = finished(async move { keys.revoke(id).await }).await?;
         Ok(Response::new(pb::RevokeApiKeyResponse { api_key: self.wire(api_key).await? }))
     }
 

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use prost::Message;
 use switchboard_client::notification::v1::{SubscribeResponse, closing, resync};
+use tokio::sync::watch;
 
 use super::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -17,7 +18,7 @@ use crate::event::{Fact, log};
 use crate::notification::registry::{Limits, Succession, Unread, Update};
 use crate::notification::view;
 use crate::rpc::admission::quota::Standing;
-use crate::rpc::{Authenticate, User};
+use crate::rpc::{Authenticate, Endings, User};
 use crate::secret::SystemRandom;
 
 /// Says what the test wants.
@@ -42,6 +43,10 @@ impl Authenticate for Fake {
 
     fn is_valid<'a>(&'a self, _principal: &'a Principal) -> BoxFuture<'a, bool> {
         async { !self.revoked.load(Ordering::SeqCst) }.boxed()
+    }
+
+    fn revoked(&self) -> watch::Receiver<u64> {
+        Endings::default().watch()
     }
 }
 
