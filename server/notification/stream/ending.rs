@@ -99,7 +99,7 @@ impl Stream {
         if let Some(expires_at) = self.expired() {
             // It is known to be over: nothing is asked until somebody has brought another, or nobody has.
             let over = self.source.clock.now() >= expires_at + GRACE;
-            return over.then_some((Reason::KeyEnded, true));
+            return (over && !self.seat.is_changed()).then_some((Reason::KeyEnded, true));
         }
         let rechecks = self.source.registry.rechecks();
         // A caller that ends must end its streams, busy ones too.

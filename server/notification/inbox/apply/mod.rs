@@ -4,6 +4,7 @@
 //! there are those of the rows whatever happens at the same time.  Counts change by what the very rows were that a change
 //! found.
 
+mod broadcasts;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};

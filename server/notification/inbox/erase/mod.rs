@@ -80,7 +80,9 @@ impl Belongings for UserBelongings {
                 // The notifications are gone: the rest goes now.
                 erased += remove_of_user(conn, user_id, limit).await?;
             }
-            self.changed.note([user_id.to_owned()]);
+            if erased > 0 {
+                self.changed.note([user_id.to_owned()]);
+            }
             Ok(erased)
         }
         .boxed()
