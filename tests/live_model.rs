@@ -33,8 +33,10 @@ const SEEDS: u64 = 60;
 const AT_ONCE: usize = 8;
 /// So little is under way to a subscriber before it has read: who does not read is soon behind.
 const WINDOW: u32 = 4 * 1024;
-/// Long enough to fill a window with a few events.
+/// How long the text in an event is, in bytes, and how long in one seed of four: enough there for a subscriber that does not
+/// read to be behind in the server too, which has 64 KiB before the stream has to wait.
 const FILLER: usize = 300;
+const LONG_FILLER: usize = 8 * 1024;
 
 /// The seeds to run.
 fn seeds() -> Vec<u64> {
@@ -128,11 +130,12 @@ impl Seed {
 
     async fn publish(&self, client: &Client, call: Call) -> Vec<Published> {
         let began = self.tick();
+        let filler = "x".repeat(if self.plan.seed.is_multiple_of(4) { LONG_FILLER } else { FILLER });
         let request = |address: &Address| PublishEventRequest {
             event_type: address.event_type.clone(),
             topic: address.topic.clone(),
             subject: address.subject.clone(),
-            data: format!(r#"{{"filler":"{}"}}"#, "x".repeat(FILLER)),
+            data: format!(r#"{{"filler":"{filler}"}}"#),
             ..Default::default()
         };
         let addresses = match call {

@@ -73,14 +73,14 @@ pub struct Streams {
     pub all: Vec<Stream>,
     /// From due to arrival, in microseconds, of all but the stalled ones.
     pub times: Vec<u32>,
-    /// The last messages of the first one, if somebody wants them.
+    /// Messages of the first one, if somebody wants them.
     pub sample: Option<Vec<Bytes>>,
     /// Why the connection ended.
     pub failure: Option<String>,
 }
 
 /// How many messages are kept as a sample.
-pub const SAMPLE: usize = 64;
+const SAMPLE: usize = 1_024;
 
 /// A connection.
 pub struct Connection {

@@ -56,6 +56,7 @@ async fn one_topic(parts: &Parts, stage: &Stage<'_>, count: usize, report: &mut 
     tokio::time::sleep(WARM_UP).await;
     subscribers.sample();
     let peak = Rate::measure(&subscribers, &stage.processes(), time).await;
+    let sample = subscribers.take_sample();
     flood.stop().await?;
     subscribers.drained(publisher.sent() * count as u64, DRAIN_LIMIT).await;
 
@@ -66,9 +67,11 @@ async fn one_topic(parts: &Parts, stage: &Stage<'_>, count: usize, report: &mut 
     let mut times = subscribers.take_times();
     let paced = times.len() as f64 / time.as_secs_f64();
     let faults = faults(&subscribers, publisher.acknowledged());
-    let sample = subscribers.take_sample();
     drop(subscribers);
 
+    if sample.is_empty() {
+        return Err("no message came within the time".into());
+    }
     say(&format!("live, the same by a bare server, {}", many(count, "stream")));
     let bare = Bare::start(&parts.folders.create("bare")?, &sample)?;
     let readers = Subscribers::open(&bare.address, vec![wish(TOPIC); count], PER_CONNECTION).await?;
