@@ -28,7 +28,7 @@ fn lines_with<'a>(text: &'a str, start: &str) -> Vec<&'a str> {
 async fn test_email_sends_every_template_with_its_samples() {
     let server = Server::start(Backend::Sqlite).await;
     let shown = on(&server, &["test-email", "--to", "jo@pumps.example", "--all"]).await.expect_success();
-    assert_eq!(shown.lines().count(), 13, "{shown}");
+    assert_eq!(shown.lines().count(), 14, "{shown}");
     assert!(shown.lines().all(|line| line.contains("  captured   ")), "{shown}");
     let names: Vec<_> = shown.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains(&"ticket_created") && names.is_sorted(), "{shown}");

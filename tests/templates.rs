@@ -226,7 +226,7 @@ on_both! {
         assert_eq!(preview(&server, of("note", "fr-CH")).await.unwrap().locale, "");
         delete(&server, "note", "", "").await.unwrap();
         status::expect(&get(&server, "note", "fr-CA").await.unwrap_err(), Code::NotFound, "NOT_FOUND");
-        assert_eq!(list(&server).await.len(), 14, "the built-in ones, and one language of one");
+        assert_eq!(list(&server).await.len(), 15, "the built-in ones, and one language of one");
     }
 
     async fn versions_are_kept_and_rolled_back_to(server: Server) {

@@ -121,7 +121,8 @@ async fn fill(server: &Server, id: &str) -> Vec<tokio::task::JoinHandle<PullWebh
 /// Waits until one more read that waits is refused.
 async fn refused(server: &Server, id: &str) -> Status {
     eventually("all places are taken", async || {
-        try_pull(&server.client, waiting(id, Duration::from_millis(1))).await.err()
+        // Long enough that it has not passed before it is known whether there is a place.
+        try_pull(&server.client, waiting(id, Duration::from_millis(100))).await.err()
     })
     .await
 }

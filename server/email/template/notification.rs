@@ -14,7 +14,7 @@ mail! {
         /// The heading of the notification.
         title: Option<Line> = r#""Grace mentioned you""#,
         /// What it says; line breaks are kept.
-        message: Prose = r#""Could you look at the label printer in the packing hall?\nIt has been offline since this morning.""#,
+        message: Prose = r#""Could you look at the label printer in the packing hall? It has been offline since this morning.""#,
         /// What kind it is.
         category: Option<Line> = r#""chat.mention""#,
         /// How much it matters; words such as high and critical are coloured.

@@ -55,11 +55,20 @@ pub struct Source {
     pub clock: SharedClock,
 }
 
+/// What a stream is to be about, once it has passed what happened before it was asked to: nothing of that is the new view's.
+struct NextView {
+    view: View,
+    generation: i64,
+    /// The end of the log when it was asked.
+    after: i64,
+}
+
 /// A stream.
 pub struct Stream {
     source: Arc<Source>,
     principal: Principal,
     view: View,
+    next_view: Option<NextView>,
     watcher: Watcher,
     ending: Ending,
     heartbeat: Duration,
@@ -114,6 +123,10 @@ impl Stream {
             {
                 return Ok(frame);
             }
+            let position = self.position;
+            if let Some(next) = self.next_view.take_if(|next| position >= next.after) {
+                return Ok(self.switch(next));
+            }
             let now = self.source.clock.now();
             if let Some(end) = self.ending.warning(&self.principal, now) {
                 return Ok(Frame::at(self.cursor()).token_expire_time(end));
@@ -140,6 +153,7 @@ impl Stream {
 
     /// Takes note of what others changed; answers what there is to say about it.
     fn change(&mut self, changes: Changes) -> Option<Frame> {
+        let is_new_caller = changes.principal.is_some();
         if let Some(principal) = changes.principal {
             self.principal = principal;
             self.ending.refreshed();
@@ -147,12 +161,30 @@ impl Stream {
         if changes.lost {
             return Some(self.close(Reason::PermissionLost, false));
         }
-        if let Some(view) = changes.view {
-            self.watcher.watch(view.wanted());
-            self.view = view;
+        let view = changes.view?;
+        let waiting = self.next_view.take().map(|next| next.generation);
+        match changes.generation.or(waiting) {
+            Some(generation) if !is_new_caller => {
+                self.next_view = Some(NextView { view, generation, after: self.watcher.head() });
+                None
+            }
+            // What another caller may not see is not shown for a moment longer.
+            generation => {
+                self.show(view);
+                generation.map(|generation| Frame::at(self.cursor()).updated(generation))
+            }
         }
-        let generation = changes.generation?;
-        Some(Frame::at(self.cursor()).updated(generation))
+    }
+
+    /// Is about something else from here on.
+    fn switch(&mut self, next: NextView) -> Frame {
+        self.show(next.view);
+        Frame::at(self.cursor()).updated(next.generation)
+    }
+
+    fn show(&mut self, view: View) {
+        self.watcher.watch(view.wanted());
+        self.view = view;
     }
 
     async fn wait(&mut self) {

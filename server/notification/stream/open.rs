@@ -78,6 +78,7 @@ impl Stream {
         Ok(Self {
             principal,
             view,
+            next_view: None,
             watcher,
             ending,
             heartbeat,
@@ -107,12 +108,17 @@ async fn start(
     match cursor {
         // Alone on its database, this node knows the end of the log.
         None if !source.db.is_shared() => return Ok((known, None)),
-        Some(cursor) if cursor.epoch == epoch && source.bus.has_after(cursor.position) => {
-            return Ok((cursor.position, None));
-        }
         _ => {}
     }
     let mut conn = source.db.reader().await?;
+    if let Some(cursor) = cursor
+        && cursor.epoch == epoch
+        && source.bus.has_after(cursor.position)
+        // What was removed for its age may still be in memory, and is not to be seen any more.
+        && cursor.position >= log::start(&mut conn).await?
+    {
+        return Ok((cursor.position, None));
+    }
     let (_, head) = log::head(&mut conn).await?;
     let Some(cursor) = cursor else {
         return Ok((head, None));
