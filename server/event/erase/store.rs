@@ -3,8 +3,8 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use crate::db::Conn;
 use crate::db::schema::events;
-use crate::db::{Conn, execute};
 use crate::error::Result;
 use crate::on;
 
@@ -32,15 +32,4 @@ pub(super) async fn of_subject(
 pub(super) async fn remove(conn: &mut Conn, ids: &[String]) -> Result<i64> {
     let delete = diesel::delete(events::table.filter(events::id.eq_any(ids)));
     Ok(on!(conn, |c| delete.execute(c).await)? as i64)
-}
-
-/// Whether the embedded database overwrites what is removed from now on, so that nothing of it stays in its free pages.
-/// PostgreSQL does not until it uses the place again.
-pub(super) async fn overwrite(conn: &mut Conn, on: bool) -> Result<()> {
-    match conn {
-        Conn::Sqlite(_) => {
-            execute(conn, if on { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" }).await
-        }
-        Conn::Postgres(_) => Ok(()),
-    }
 }
