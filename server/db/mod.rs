@@ -223,6 +223,20 @@ pub async fn execute(conn: &mut Conn, sql: &str) -> Result<()> {
     Ok(on!(conn, |c| c.batch_execute(sql).await)?)
 }
 
+/// Whether the embedded database overwrites what is removed from now on, so that nothing of it stays in its free pages.
+/// PostgreSQL does not until it uses the place again.
+///
+/// # Errors
+/// When the database refuses it.
+pub async fn overwrite(conn: &mut Conn, on: bool) -> Result<()> {
+    match conn {
+        Conn::Sqlite(_) => {
+            execute(conn, if on { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" }).await
+        }
+        Conn::Postgres(_) => Ok(()),
+    }
+}
+
 async fn open_sqlite_connection(
     path: String,
     read_only: bool,

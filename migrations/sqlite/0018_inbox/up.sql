@@ -35,7 +35,6 @@ CREATE TABLE inboxes (
     unseen BIGINT NOT NULL,
     total BIGINT NOT NULL,
     version BIGINT NOT NULL,
-    email_address TEXT NOT NULL,
     preferences_version BIGINT NOT NULL
 );
 -- What everybody has in their inbox: one row for all.
@@ -76,6 +75,11 @@ CREATE TABLE notification_preferences (
     channel TEXT NOT NULL,
     enabled BOOLEAN NOT NULL,
     PRIMARY KEY (user_id, category, channel)
+);
+-- Where the mails of a user go. Apart from what changes often, of which copies stay in the free places of a page.
+CREATE TABLE notification_addresses (
+    user_id TEXT PRIMARY KEY,
+    email_address TEXT NOT NULL
 );
 -- A mail for what is not seen by then.
 CREATE TABLE notification_mails (

@@ -35,7 +35,6 @@ diesel::table! {
         unseen -> BigInt,
         total -> BigInt,
         version -> BigInt,
-        email_address -> Text,
         preferences_version -> BigInt,
     }
 }
@@ -84,6 +83,16 @@ diesel::table! {
         category -> Text,
         channel -> Text,
         enabled -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use crate::db::types::sql::*;
+
+    notification_addresses (user_id) {
+        user_id -> Text,
+        email_address -> Text,
     }
 }
 

@@ -18,7 +18,7 @@ use super::model;
 use super::service::EventService;
 use crate::audit::{Change, Recorder};
 use crate::clock::Stopwatch;
-use crate::db::{Conn, Db, revision};
+use crate::db::{Conn, Db, overwrite, revision};
 use crate::error::{Error, Result, Violations};
 
 /// How many events are looked at, and how many deliveries removed, in one transaction.
@@ -176,9 +176,9 @@ async fn erase_some(
     let (traces, belongings) = (Arc::clone(traces), Arc::clone(belongings));
     db.transaction(move |conn| {
         Box::pin(async move {
-            store::overwrite(conn, true).await?;
+            overwrite(conn, true).await?;
             let done = erase_in(conn, &traces, &belongings, &subject, last).await;
-            store::overwrite(conn, false).await?;
+            overwrite(conn, false).await?;
             let done = done?;
             if let Some(audit) = audit.filter(|_| done.0 != Erased::default()) {
                 // Whoever is to be forgotten must not be remembered by the log.

@@ -3,8 +3,8 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
+use crate::db::Conn;
 use crate::db::schema::{events, live_ephemeral};
-use crate::db::{Conn, execute};
 use crate::error::Result;
 use crate::on;
 
@@ -39,15 +39,4 @@ pub(super) async fn forget_ephemeral(conn: &mut Conn, subject: &str) -> Result<(
     let delete = diesel::delete(live_ephemeral::table.filter(live_ephemeral::subject.eq(subject)));
     on!(conn, |c| delete.execute(c).await)?;
     Ok(())
-}
-
-/// Whether the embedded database overwrites what is removed from now on, so that nothing of it stays in its free pages.
-/// PostgreSQL does not until it uses the place again.
-pub(super) async fn overwrite(conn: &mut Conn, on: bool) -> Result<()> {
-    match conn {
-        Conn::Sqlite(_) => {
-            execute(conn, if on { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" }).await
-        }
-        Conn::Postgres(_) => Ok(()),
-    }
 }

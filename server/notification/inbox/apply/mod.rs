@@ -8,6 +8,7 @@ mod broadcasts;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::AddAssign;
 
 use futures_util::FutureExt;
 
@@ -15,7 +16,7 @@ use super::model::{BROADCAST_LIMIT, Content, INBOX_LIMIT, Mark, Priority, Select
 use super::preferences::Wishes;
 use crate::clock::Timestamp;
 use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
-use store::{Delta, Tx};
+use store::Tx;
 
 /// A notification for one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,22 @@ impl Op {
             Self::Mark { selection, .. } => Some(&selection.user_id),
             Self::Change { user_id, .. } | Self::Withdraw { user_id, .. } => user_id.as_deref(),
         }
+    }
+}
+
+/// How counts change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Delta {
+    unread: i64,
+    unseen: i64,
+    total: i64,
+}
+
+impl AddAssign for Delta {
+    fn add_assign(&mut self, other: Self) {
+        self.unread += other.unread;
+        self.unseen += other.unseen;
+        self.total += other.total;
     }
 }
 

@@ -1,7 +1,6 @@
 //! The statements that change inboxes, on the connection of a publish.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::AddAssign;
 
 use diesel::deserialize::QueryableByName;
 use diesel::pg::Pg;
@@ -11,36 +10,20 @@ use diesel::sqlite::Sqlite;
 use super::super::model::{Mark, Selection};
 use super::super::preferences::WishRow;
 use super::super::select::{self, BROADCASTS, Conditions, LISTED_POSTGRES, LISTED_SQLITE};
-use super::{Broadcast, Change, Delivery};
+use super::{Broadcast, Change, Delivery, Delta};
 use crate::clock::Timestamp;
 use crate::db::statement::{Bind, Statement};
 use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
 
 /// A connection in the middle of a publish.
-pub(in crate::notification::inbox) enum Tx<'a> {
+pub(super) enum Tx<'a> {
     Sqlite(&'a mut SqliteWriter),
     Postgres(&'a mut PostgresWriter),
 }
 
-/// How counts change.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::notification::inbox) struct Delta {
-    pub unread: i64,
-    pub unseen: i64,
-    pub total: i64,
-}
-
-impl AddAssign for Delta {
-    fn add_assign(&mut self, other: Self) {
-        self.unread += other.unread;
-        self.unseen += other.unseen;
-        self.total += other.total;
-    }
-}
-
 /// What some rows are, before a change.
 #[derive(Debug, Clone, Copy, Default, QueryableByName)]
-pub(in crate::notification::inbox) struct Tally {
+pub(super) struct Tally {
     /// How many.
     #[diesel(sql_type = BigInt)]
     pub rows: i64,
@@ -150,12 +133,12 @@ impl Tx<'_> {
         let make = match self {
             // The condition tells the parser where the query ends.
             Self::Sqlite(_) => {
-                "INSERT INTO inboxes (user_id, unread, unseen, total, version, email_address, preferences_version)
-                 SELECT value, 0, 0, 0, 0, '', 0 FROM json_each(?) WHERE TRUE ON CONFLICT DO NOTHING"
+                "INSERT INTO inboxes (user_id, unread, unseen, total, version, preferences_version)
+                 SELECT value, 0, 0, 0, 0, 0 FROM json_each(?) WHERE TRUE ON CONFLICT DO NOTHING"
             }
             Self::Postgres(_) => {
-                "INSERT INTO inboxes (user_id, unread, unseen, total, version, email_address, preferences_version)
-                 SELECT u, 0, 0, 0, 0, '', 0 FROM json_array_elements_text(?::json) AS u ON CONFLICT DO NOTHING"
+                "INSERT INTO inboxes (user_id, unread, unseen, total, version, preferences_version)
+                 SELECT u, 0, 0, 0, 0, 0 FROM json_array_elements_text(?::json) AS u ON CONFLICT DO NOTHING"
             }
         };
         loop {

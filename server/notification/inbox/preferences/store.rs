@@ -5,8 +5,8 @@ use diesel::sql_types::{Bool, Text};
 use diesel_async::RunQueryDsl;
 
 use super::{EMAIL, INBOX, Preference, Preferences, Wishes};
-use crate::db::Conn;
-use crate::db::schema::{inboxes, notification_preferences as p};
+use crate::db::schema::{inboxes, notification_addresses as a, notification_preferences as p};
+use crate::db::{Conn, overwrite};
 use crate::error::Result;
 use crate::on;
 
@@ -26,9 +26,9 @@ pub struct WishRow {
 
 /// What a user wants.
 pub(in crate::notification::inbox) async fn find(conn: &mut Conn, user_id: &str) -> Result<Preferences> {
-    let query = inboxes::table.find(user_id).select((inboxes::email_address, inboxes::preferences_version));
-    let head: Option<(String, i64)> = on!(conn, |c| query.first(c).await.optional())?;
-    let (email_address, version) = head.unwrap_or_default();
+    let query = inboxes::table.find(user_id).select(inboxes::preferences_version);
+    let version: Option<i64> = on!(conn, |c| query.first(c).await.optional())?;
+    let (email_address, version) = (address(conn, user_id).await?, version.unwrap_or_default());
     let rows: Vec<WishRow> = on!(conn, |c| p::table
         .filter(p::user_id.eq(user_id))
         .order((p::category, p::channel))
@@ -41,6 +41,12 @@ pub(in crate::notification::inbox) async fn find(conn: &mut Conn, user_id: &str)
         enabled: row.enabled,
     };
     Ok(Preferences { preferences: rows.into_iter().map(preference).collect(), email_address, version })
+}
+
+async fn address(conn: &mut Conn, user_id: &str) -> Result<String> {
+    let query = a::table.find(user_id).select(a::email_address);
+    let found: Option<String> = on!(conn, |c| query.first(c).await.optional())?;
+    Ok(found.unwrap_or_default())
 }
 
 /// The wishes of users for one channel.
@@ -66,7 +72,6 @@ pub(in crate::notification::inbox) async fn hold(conn: &mut Conn, user_id: &str)
         inboxes::unseen.eq(0),
         inboxes::total.eq(0),
         inboxes::version.eq(0),
-        inboxes::email_address.eq(""),
         inboxes::preferences_version.eq(0),
     );
     loop {
@@ -84,6 +89,14 @@ pub(in crate::notification::inbox) async fn hold(conn: &mut Conn, user_id: &str)
 
 /// Writes what a user wants; the counts may be others by it.
 pub(super) async fn put(conn: &mut Conn, user_id: &str, preferences: &Preferences) -> Result<()> {
+    // What a user said before is not to be found when they are erased.
+    overwrite(conn, true).await?;
+    let put = write(conn, user_id, preferences).await;
+    overwrite(conn, false).await?;
+    put
+}
+
+async fn write(conn: &mut Conn, user_id: &str, preferences: &Preferences) -> Result<()> {
     on!(conn, |c| diesel::delete(p::table.filter(p::user_id.eq(user_id))).execute(c).await)?;
     for preference in &preferences.preferences {
         let row = WishRow {
@@ -94,8 +107,12 @@ pub(super) async fn put(conn: &mut Conn, user_id: &str, preferences: &Preference
         };
         on!(conn, |c| diesel::insert_into(p::table).values(&row).execute(c).await)?;
     }
+    if address(conn, user_id).await? != preferences.email_address {
+        on!(conn, |c| diesel::delete(a::table.find(user_id)).execute(c).await)?;
+        let row = (a::user_id.eq(user_id), a::email_address.eq(&preferences.email_address));
+        on!(conn, |c| diesel::insert_into(a::table).values(row).execute(c).await)?;
+    }
     let update = diesel::update(inboxes::table.find(user_id)).set((
-        inboxes::email_address.eq(&preferences.email_address),
         inboxes::preferences_version.eq(preferences.version),
         inboxes::version.eq(inboxes::version + 1),
     ));

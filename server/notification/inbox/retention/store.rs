@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::db::revision;
 use crate::db::schema::{
-    broadcast_states as s, broadcasts as b, inboxes, notification_mails, notification_preferences,
-    notifications as n,
+    broadcast_states as s, broadcasts as b, inboxes, notification_addresses, notification_mails,
+    notification_preferences, notifications as n,
 };
 use crate::db::statement::{Bind, Statement};
 use crate::error::Result;
@@ -162,6 +162,7 @@ pub(in crate::notification::inbox) async fn remove_of_user(
     on!(conn, |c| mails.execute(c).await)?;
     let wishes = notification_preferences::table.filter(notification_preferences::user_id.eq(user_id));
     on!(conn, |c| diesel::delete(wishes).execute(c).await)?;
+    on!(conn, |c| diesel::delete(notification_addresses::table.find(user_id)).execute(c).await)?;
     on!(conn, |c| diesel::delete(inboxes::table.find(user_id)).execute(c).await)?;
     Ok(0)
 }
