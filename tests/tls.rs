@@ -312,7 +312,10 @@ async fn the_certificate_is_given_by_flags_or_variables_or_the_file() {
         let trust = format!("SSL_CERT_FILE={}", path("ca.pem"));
         let asked = ["doctor", "--server", &url, "--key", admin.1];
         let doctor = switchboard_in(&[&trust], &asked).await;
-        assert!(doctor.stdout.contains("knows the key") && !doctor.stdout.contains("can not be reached"), "{doctor:?}");
+        assert!(
+            doctor.stdout.contains("knows the key") && !doctor.stdout.contains("can not be reached"),
+            "{doctor:?}"
+        );
         let doctor = switchboard_in(&[], &asked).await;
         assert!(doctor.stdout.contains("can not be reached"), "{doctor:?}");
         server.stop().await;
