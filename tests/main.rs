@@ -41,6 +41,7 @@ mod mail_commands;
 mod pictures;
 mod port;
 mod presence;
+mod presence_live;
 mod publish;
 mod real_postfix;
 mod request_limits;

@@ -44,7 +44,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("general.site_url", &["the_branding_is_in_every_mail"]),
     ("general.support_email", &["the_branding_is_in_every_mail"]),
     ("notifications.dashboard_interval_seconds", &["the_servers_own_numbers_are_published_every_interval"]),
-    ("notifications.presence_linger_seconds", &["without_a_linger_a_user_goes_at_once"]),
+    ("notifications.presence_linger_seconds", &["the_setting_says_how_long_a_user_lingers"]),
     ("notifications.live_enabled", &["live_streams_can_be_switched_off"]),
     ("notifications.max_stream_age_minutes", &["a_stream_that_is_old_enough_is_asked_to_come_back"]),
     ("notifications.max_streams", &["a_node_has_so_many_streams_and_no_more"]),
