@@ -15,7 +15,6 @@ use switchboard::notification::dashboard::{Attempts, Dashboard, NodeNumbers, Par
 use switchboard::secret::SystemRandom;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::server::Server;
 use crate::harness::{eventually, on_both, postgres, status};
 use crate::settings::{change, set, try_set};
 

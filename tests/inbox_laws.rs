@@ -181,7 +181,9 @@ async fn apply(server: &Server, model: &mut Model, step: Step) {
         Step::Withdraw { one } => {
             let Some(id) = model.of(one) else { return };
             withdraw(server, &id).await.unwrap();
-            model.inboxes.iter_mut().for_each(|inbox| drop(inbox.remove(&id)));
+            for inbox in &mut model.inboxes {
+                inbox.remove(&id);
+            }
         }
     }
 }

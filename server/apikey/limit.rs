@@ -20,8 +20,11 @@ pub struct Limits {
     /// For each, when all of it is back.
     back: Mutex<Box<[i128]>>,
     /// What answers tell of each, once it was needed: only keys that are used on this server have answers to tell it with.
-    told: OnceLock<Box<[(Arc<str>, Option<HeaderValue>)]>>,
+    told: OnceLock<Box<[Told]>>,
 }
+
+/// A limit's name and, as a header, its policy.
+type Told = (Arc<str>, Option<HeaderValue>);
 
 /// How it stands with one limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +103,7 @@ impl Limits {
     }
 }
 
-fn told(limit: &RateLimit) -> (Arc<str>, Option<HeaderValue>) {
+fn told(limit: &RateLimit) -> Told {
     (limit.name.as_str().into(), policy(&limit.name, limit.limit, limit.period.as_secs()))
 }
 

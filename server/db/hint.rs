@@ -112,7 +112,7 @@ impl Hints {
                 Ok(()) => return,
                 // Looking by itself goes on: it is only slower.
                 Err(error) => {
-                    tracing::info!(%error, "hints of other nodes can not be heard; it is tried again")
+                    tracing::info!(%error, "hints of other nodes can not be heard; it is tried again");
                 }
             }
             pause =

@@ -172,7 +172,7 @@ impl Intake {
         now: Timestamp,
     ) -> Result<Box<dyn FnOnce() + Send>> {
         let prepared = match conn {
-            Conn::Postgres(c) => self.postgres(&mut ***c, &arrivals, now).await?,
+            Conn::Postgres(c) => self.postgres(c, &arrivals, now).await?,
             Conn::Sqlite(c) => {
                 let intake = self.clone();
                 c.spawn_blocking(move |c| intake.sqlite(c, &arrivals, now)).await?

@@ -103,20 +103,20 @@ fn error(value: &Value) -> Error {
 mod tests {
     use super::*;
 
-    fn across(answer: Result<Value>) -> Result<Value> {
-        read(&write(&answer))
+    fn across(answer: &Result<Value>) -> Result<Value> {
+        read(&write(answer))
     }
 
     #[test]
     fn an_answer_crosses_as_it_is() {
-        assert_eq!(across(Ok(json!({ "generation": 7 }))).unwrap(), json!({ "generation": 7 }));
-        assert_eq!(across(Ok(Value::Null)).unwrap(), Value::Null);
+        assert_eq!(across(&Ok(json!({ "generation": 7 }))).unwrap(), json!({ "generation": 7 }));
+        assert_eq!(across(&Ok(Value::Null)).unwrap(), Value::Null);
     }
 
     #[test]
     fn an_error_crosses_with_all_that_a_caller_is_told() {
         let denied = Error::new(Kind::PermissionDenied, "TOPIC_DENIED", "no").with("topic", "chat:9");
-        let error = across(Err(denied)).unwrap_err();
+        let error = across(&Err(denied)).unwrap_err();
         assert_eq!(
             (error.kind(), error.reason(), error.message()),
             (Kind::PermissionDenied, "TOPIC_DENIED", "no")
@@ -126,17 +126,17 @@ mod tests {
         let mut violations = Violations::default();
         violations.add("topics[0]", "is bad");
         violations.add("topics[3]", "is worse");
-        let error = across(Err(violations.finish().unwrap_err())).unwrap_err();
+        let error = across(&Err(violations.finish().unwrap_err())).unwrap_err();
         assert_eq!((error.kind(), error.violations().len()), (Kind::InvalidArgument, 2));
 
         let busy = Error::unavailable("later", "x").retry_after(Duration::from_millis(1_500));
-        assert_eq!(across(Err(busy)).unwrap_err().retry_delay(), Some(Duration::from_millis(1_500)));
+        assert_eq!(across(&Err(busy)).unwrap_err().retry_delay(), Some(Duration::from_millis(1_500)));
         assert_eq!(
-            across(Err(Error::not_found("subscription", "sub_1"))).unwrap_err().kind(),
+            across(&Err(Error::not_found("subscription", "sub_1"))).unwrap_err().kind(),
             Kind::NotFound
         );
-        assert_eq!(across(Err(Error::internal("boom"))).unwrap_err().kind(), Kind::Internal);
+        assert_eq!(across(&Err(Error::internal("boom"))).unwrap_err().kind(), Kind::Internal);
         let strange = Error::new(Kind::PermissionDenied, "OF_A_NEWER_VERSION", "no");
-        assert_eq!(across(Err(strange)).unwrap_err().reason(), "SCOPE_MISSING");
+        assert_eq!(across(&Err(strange)).unwrap_err().reason(), "SCOPE_MISSING");
     }
 }

@@ -135,7 +135,7 @@ impl Herald {
                     self.changed([], true);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the log of broadcasts could not be read; it is tried again")
+                    tracing::warn!(%error, "the log of broadcasts could not be read; it is tried again");
                 }
             }
             tokio::select! {

@@ -275,9 +275,7 @@ pub(in crate::apikey::usage) async fn merge_usage(
         UsageRow { key_id, span, started_at, method, endpoint, status_class, calls }
     }
     match conn {
-        Conn::Postgres(c) => {
-            put_postgres(&mut ***c, taken.iter().map(|taken| row(taken, span, started_at))).await
-        }
+        Conn::Postgres(c) => put_postgres(c, taken.iter().map(|taken| row(taken, span, started_at))).await,
         Conn::Sqlite(handle) => {
             let write = move |c: &mut SqliteWriter| {
                 put_sqlite(c, taken.iter().map(|taken| row(taken, span, started_at)))
@@ -302,9 +300,7 @@ pub(in crate::apikey::usage) async fn merge_durations(
         DurationRow { key_id, span, started_at, bucket: *bucket, calls: *calls }
     }
     match conn {
-        Conn::Postgres(c) => {
-            put_postgres(&mut ***c, taken.iter().map(|taken| row(taken, span, started_at))).await
-        }
+        Conn::Postgres(c) => put_postgres(c, taken.iter().map(|taken| row(taken, span, started_at))).await,
         Conn::Sqlite(handle) => {
             let write = move |c: &mut SqliteWriter| {
                 put_sqlite(c, taken.iter().map(|taken| row(taken, span, started_at)))

@@ -10,7 +10,7 @@ use diesel::sqlite::Sqlite;
 use super::super::model::{Mark, Selection};
 use super::super::preferences::WishRow;
 use super::super::select::{self, BROADCASTS, Conditions, LISTED_POSTGRES, LISTED_SQLITE};
-use super::{Broadcast, Change, Delivery, Delta};
+use super::{Change, Delivery, Delta};
 use crate::clock::Timestamp;
 use crate::db::statement::{Bind, Statement};
 use crate::db::{PostgresWriter, QueryResult, SqliteWriter};
