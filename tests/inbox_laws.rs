@@ -60,7 +60,7 @@ fn steps(count: usize) -> Vec<Step> {
 }
 
 /// What a test thinks of one notification in one inbox.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Known {
     place: u64,
     chat: bool,
