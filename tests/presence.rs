@@ -410,7 +410,8 @@ async fn what_is_told_of_a_user_alternates_however_nodes_race() {
     for (n, told) in told.iter().enumerate() {
         assert_eq!(told, if n % 2 == 0 { "+jo" } else { "-jo" }, "at {n}");
     }
-    assert!(told.len() > 10, "{}", told.len());
+    // How often it was noticed that nobody was there is chance.
+    assert!(told.len() >= 2 && told.len().is_multiple_of(2), "{}", told.len());
 }
 
 /// A node that was only thought dead notes its users anew.

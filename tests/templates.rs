@@ -160,7 +160,7 @@ on_both! {
         assert!(made.create_time.is_some() && made.create_time == made.update_time);
         assert_eq!(get(&server, "note", "").await.unwrap(), made);
         let listed = list(&server).await;
-        assert_eq!(listed.len(), 14);
+        assert_eq!(listed.len(), 15);
         let shown = listed.iter().find(|template| template.name == "note").unwrap();
         assert_eq!((&shown.description, &shown.variables, shown.version), (&made.description, &made.variables, 1));
         assert!(shown.html_body.is_empty() && shown.subject.is_empty(), "lists have no texts: {shown:?}");
