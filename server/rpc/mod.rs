@@ -15,7 +15,7 @@ pub mod codec;
 pub mod convert;
 pub mod cut;
 pub mod gate;
-mod gather;
+pub mod gather;
 mod head;
 pub mod http;
 pub mod mask;
