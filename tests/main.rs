@@ -38,6 +38,7 @@ mod live_many;
 mod live_model;
 mod live_topics;
 mod mail_commands;
+mod overload;
 mod pictures;
 mod port;
 mod presence;

@@ -61,6 +61,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("security.rate_limit_per_key", &["a_key_without_a_limit_of_its_own_has_the_default"]),
     ("security.trusted_proxies", &["only_trusted_proxies_are_believed"]),
     ("security.webhook_signature", &["the_setting_says_which_signatures_there_are"]),
+    ("server.max_calls_under_way", &["over_the_bound_bulk_is_refused_and_administrators_are_served"]),
     ("webhook.disable_after_days", &["who_fails_for_days_is_disabled_and_can_begin_anew"]),
     ("webhook.failing_after_hours", &["who_fails_for_days_is_disabled_and_can_begin_anew"]),
     ("webhook.hourly_limit", &["what_is_over_the_hourly_limit_waits_and_none_is_lost"]),

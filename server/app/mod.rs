@@ -17,7 +17,6 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,7 +100,7 @@ impl App {
             }
         };
         let lock = files::prepare(&config)?;
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        let listener = server::listen(config.listen).map_err(|error| {
             Error::unavailable(format!("the address {} can not be listened on", config.listen), error)
         })?;
         let address = listener.local_addr().map_err(Error::internal)?;

@@ -32,6 +32,7 @@ pub(super) fn policy(values: &Values) -> Policy {
         denied: networks(DENY),
         requests: Quota::new("address", values.integer("security.rate_limit_per_ip"), MINUTE),
         users: Quota::new("user", values.integer("security.rate_limit_per_key"), HOUR),
+        under_way: usize::try_from(values.integer("server.max_calls_under_way")).ok(),
         failed_keys: Quota::new("failed_keys", values.integer("security.failed_keys_per_minute"), MINUTE),
     }
 }

@@ -10,7 +10,6 @@ use crate::clock::Stopwatch;
 use crate::error::{Result, Violations};
 use crate::event::bus::Watcher;
 use crate::event::cursor::Cursor;
-use crate::event::log;
 use crate::notification::frame::{Frame, SubscribeFrame as _};
 use crate::notification::registry;
 use crate::notification::view::{self, FILTER_LIMIT};
@@ -110,23 +109,17 @@ async fn start(
         None if !source.db.is_shared() => return Ok((known, None)),
         _ => {}
     }
-    let mut conn = source.db.reader().await?;
-    if let Some(cursor) = cursor
-        && cursor.epoch == epoch
-        && source.bus.has_after(cursor.position)
-        // What was removed for its age may still be in memory, and is not to be seen any more.
-        && cursor.position >= log::start(&mut conn).await?
-    {
-        return Ok((cursor.position, None));
-    }
-    let (_, head) = log::head(&mut conn).await?;
+    let bounds = source.bus.bounds().await?;
     let Some(cursor) = cursor else {
-        return Ok((head, None));
+        return Ok((bounds.head, None));
     };
+    // Here it may be known of events that were not there yet when the bounds were read.
+    let head = bounds.head.max(watcher.head());
     if cursor.epoch != epoch || cursor.position > head || cursor.position < 0 {
         return Ok((head, Some(resync::Reason::CursorUnknown)));
     }
-    if cursor.position < log::start(&mut conn).await? {
+    // What was removed for its age may still be in memory, and is not to be seen any more.
+    if cursor.position < bounds.start {
         return Ok((head, Some(resync::Reason::CursorExpired)));
     }
     Ok((cursor.position, None))

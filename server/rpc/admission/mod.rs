@@ -1,17 +1,21 @@
-//! Who may come to the port at all: what is decided by a request's address, before its key is looked at and while it is.
+//! Who may come to the port at all: what is decided by a request's address and by what else is under way, before its key is
+//! looked at and while it is.
 //!
 //! ```text
-//! peer ─▶ forwarded (past trusted proxies) ─▶ deny list ─▶ allow list ─▶ limit of the address ─▶ failed keys of the address
+//! peer ─▶ forwarded (past trusted proxies) ─▶ deny list ─▶ allow list ─▶ limit of the address ─▶ calls under way
+//!      ─▶ failed keys of the address
 //! ```
 //! All of it is in the memory of one node.  The addresses of trusted proxies are no unit of any limit: everybody comes from
 //! there.
 
 mod cells;
 mod forwarded;
+mod load;
 mod networks;
 pub mod quota;
 mod route;
 
+pub use load::{Class, Place};
 pub use networks::Networks;
 pub(super) use route::Admitted;
 
@@ -26,6 +30,7 @@ use super::auth::{Authenticate, Principal, TOKEN_ENDED, User};
 use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use cells::Cells;
+use load::Load;
 use quota::{Quota, Standing};
 
 /// What the settings say of addresses.
@@ -43,6 +48,8 @@ pub struct Policy {
     pub failed_keys: Option<Quota>,
     /// How many requests a user may make, with whatever tokens.
     pub users: Option<Quota>,
+    /// How many calls may be under way.
+    pub under_way: Option<usize>,
 }
 
 impl Policy {
@@ -73,6 +80,7 @@ pub struct Admission {
     requests: Cells,
     failed_keys: Cells,
     users: Cells,
+    load: Load,
 }
 
 impl Admission {
@@ -85,6 +93,7 @@ impl Admission {
             requests: Cells::default(),
             failed_keys: Cells::default(),
             users: Cells::default(),
+            load: Load::default(),
         }
     }
 
@@ -117,6 +126,14 @@ impl Admission {
             taken.map_err(|standing| standing.into_error("the rate limit of this address is used up"))?;
         }
         Ok(address)
+    }
+
+    /// A place for a call as long as it is under way.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` with `OVERLOADED` when there are too many.
+    pub fn begin(&self, class: Class) -> Result<Place> {
+        self.load.enter(class, self.policy.load().under_way)
     }
 
     /// The holder of a key that was shown from an address.
