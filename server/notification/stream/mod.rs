@@ -119,10 +119,12 @@ impl Stream {
             if let Some((reason, reconnect)) = self.must_end().await {
                 return Ok(self.close(reason, reconnect));
             }
-            if let Some(changes) = self.seat.changes()
-                && let Some(frame) = self.change(changes)
-            {
-                return Ok(frame);
+            if let Some(changes) = self.seat.changes() {
+                if let Some(frame) = self.change(changes) {
+                    return Ok(frame);
+                }
+                // Another caller is asked about before anything is said to them.
+                continue;
             }
             let position = self.position;
             if let Some(next) = self.next_view.take_if(|next| position >= next.after) {
