@@ -68,6 +68,12 @@ pub struct Holder {
     pub answered: u64,
 }
 
+impl Holder {
+    fn wants(&self, filter: &Filter, address: &Address) -> bool {
+        filter.wants(address, self.token.as_ref())
+    }
+}
+
 /// A stream from its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -98,16 +104,14 @@ impl Session {
         self.seen.iter().map(|seen| seen.events.len()).sum()
     }
 
-    fn wants(&self, holder: &Holder, filter: &Filter, address: &Address) -> bool {
-        filter.wants(address, holder.token.as_ref())
-    }
-
+    /// Whether everybody who had it wants such an event.
     fn always_wants(&self, filter: &Filter, address: &Address) -> bool {
-        self.holders.iter().all(|holder| self.wants(holder, filter, address))
+        self.holders.iter().all(|holder| holder.wants(filter, address))
     }
 
+    /// Whether nobody who had it wants such an event.
     fn never_wants(&self, filter: &Filter, address: &Address) -> bool {
-        !self.holders.iter().any(|holder| self.wants(holder, filter, address))
+        !self.holders.iter().any(|holder| holder.wants(filter, address))
     }
 }
 
@@ -141,14 +145,14 @@ impl<'a> Possible<'a> {
     /// An event came, or did not.
     fn retain(&mut self, filter: &Filter, address: &Address, comes: bool) -> bool {
         for (possible, holder) in self.holders.iter_mut().zip(&self.session.holders) {
-            *possible &= self.session.wants(holder, filter, address) == comes;
+            *possible &= holder.wants(filter, address) == comes;
         }
         self.holders.contains(&true)
     }
 
     fn may_want(&self, filter: &Filter, address: &Address) -> bool {
         let mut holders = self.holders.iter().zip(&self.session.holders);
-        holders.any(|(&possible, holder)| possible && self.session.wants(holder, filter, address))
+        holders.any(|(&possible, holder)| possible && holder.wants(filter, address))
     }
 }
 
@@ -311,21 +315,18 @@ pub fn faulty(published: &[Published], session: &Session, dice: &mut Dice) -> Ve
         fault("an event from before the cursor comes", &mut |seen| seen[0].events.insert(0, before.clone()));
     }
     // In its place in the order, so that nothing but the filter is against it.
-    let unasked = |filter: &Filter, address: &Address| !filter.wants(address, None);
-    let denied = |filter: &Filter, address: &Address| filter.wants(address, None);
-    type Why<'a> = &'a dyn Fn(&Filter, &Address) -> bool;
-    let reasons: [(&str, Why<'_>); 2] = [
-        ("an event that was not asked for comes", &unasked),
-        ("an event that the token does not have comes", &denied),
+    let reasons = [
+        ("an event that was not asked for comes", false),
+        ("an event that the token does not have comes", true),
     ];
-    for (what, why) in reasons {
+    for (what, asked) in reasons {
         let mut place = session.seen[0].cursor;
         for (message, seen) in session.seen.iter().enumerate() {
             let filter = filters[message];
             let between = |event: &&Published| place < event.position && event.position <= seen.cursor;
-            let mut passed = published.iter().filter(between);
-            let unwanted = passed
-                .find(|event| session.never_wants(filter, &event.address) && why(filter, &event.address));
+            let unwanted = published.iter().filter(between).find(|event| {
+                session.never_wants(filter, &event.address) && filter.wants(&event.address, None) == asked
+            });
             if let Some(unwanted) = unwanted.map(seen_of) {
                 fault(what, &mut |seen| {
                     let events = &mut seen[message].events;
