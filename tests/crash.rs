@@ -111,7 +111,7 @@ impl Process {
             .args(["serve", "--set", "security.rate_limit_per_key=0"])
             .args(["--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"])
             .arg(&data)
-            .args(ground.settings.iter().flat_map(|setting| ["--set", setting]))
+            .args(ground.settings.iter().flat_map(|&setting| ["--set", setting]))
             .env_clear()
             .env("SWITCHBOARD_ADMIN_KEY", &ground.key)
             .envs(ground.database.as_ref().map(|url| ("DATABASE_URL", url)))
