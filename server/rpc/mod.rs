@@ -28,7 +28,7 @@ pub mod status;
 pub mod tls;
 mod web;
 
-pub use auth::{Authenticate, Endings, Makers, Principal, User};
+pub use auth::{Access, Authenticate, Endings, Makers, Principal, User};
 
 use std::sync::Arc;
 

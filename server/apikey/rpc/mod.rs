@@ -19,6 +19,7 @@ use super::store::ApiKey;
 use super::usage::{LogFilter, UsageWindow};
 use super::verifier::Verifier;
 use super::verify::Verification;
+use crate::clock::Timestamp;
 use crate::error::{Error, Result as ServerResult};
 use crate::origin;
 use crate::pb::switchboard::apikey::v1 as pb;
@@ -28,7 +29,7 @@ use crate::rpc::mask::{self, Mask};
 use crate::rpc::meter::{Meter, Use};
 use crate::rpc::methods::Methods;
 use crate::rpc::page::Page;
-use crate::rpc::{Authenticate, Principal};
+use crate::rpc::{Access, Authenticate, Principal};
 
 impl Authenticate for Verifier {
     fn cached(&self, key: &str) -> Option<ServerResult<Principal>> {
@@ -43,8 +44,12 @@ impl Authenticate for Verifier {
         Self::admit(self, key, address)
     }
 
-    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
-        Self::is_valid(self, principal).boxed()
+    fn revalidate<'a>(
+        &'a self,
+        principal: &'a Principal,
+        access: &'a Access,
+    ) -> BoxFuture<'a, ServerResult<Option<Timestamp>>> {
+        Self::revalidate(self, principal, access).boxed()
     }
 
     fn revoked(&self) -> watch::Receiver<u64> {
