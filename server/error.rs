@@ -116,6 +116,12 @@ impl Error {
         error
     }
 
+    /// Adds what lies behind it, which is logged and not sent.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
     /// Adds a dynamic part of the message for programs to read.
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.0.metadata.push((key, value.into()));

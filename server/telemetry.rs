@@ -57,6 +57,7 @@ pub struct Metrics {
     live_resyncs: Family<ReasonLabels, Counter>,
     open_breakers: Gauge,
     connections: Gauge,
+    database_usable: Gauge,
 }
 
 impl Default for Metrics {
@@ -86,6 +87,8 @@ impl Default for Metrics {
         registry.register("webhook_open_breakers", "Endpoints that are only probed", open_breakers.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let database_usable = Gauge::default();
+        registry.register("database_usable", "Whether the database takes writes", database_usable.clone());
         Self {
             registry,
             attempts,
@@ -97,6 +100,7 @@ impl Default for Metrics {
             live_resyncs,
             open_breakers,
             connections,
+            database_usable,
         }
     }
 }
@@ -151,6 +155,11 @@ impl Metrics {
     /// The gauge of open connections.
     pub fn connections(&self) -> &Gauge {
         &self.connections
+    }
+
+    /// Says whether the database does its work.
+    pub fn set_database_usable(&self, usable: bool) {
+        self.database_usable.set(i64::from(usable));
     }
 
     /// All of it in the OpenMetrics text form.
