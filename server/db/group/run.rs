@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::batch::{AnyBatch, Failure, Fault};
 use crate::db::{Conn, Db};
 use crate::error::{Error, Kind};
+use crate::failpoint;
 
 type Batches = Vec<Box<dyn AnyBatch>>;
 
@@ -137,6 +138,10 @@ fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT")
@@ -163,6 +168,10 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT").await
@@ -173,6 +182,14 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
         let _ = conn.batch_execute("ROLLBACK").await;
     }
     (batches, end)
+}
+
+/// All is written, and nothing of it durable yet.
+fn before_commit(batches: &mut Batches) {
+    if failpoint::bug("acknowledged_before_commit") {
+        batches.iter_mut().for_each(|batch| batch.acknowledge());
+    }
+    failpoint::pass("group.uncommitted");
 }
 
 fn of_fault(index: usize, fault: Fault) -> End {
