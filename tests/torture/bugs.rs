@@ -47,13 +47,13 @@ const BUGS: [Bug; 14] = [
     // What a dead process had in hand stays in its hands.
     bug("recovery_forgotten=bug:1", Sqlite, 2, "attempt.begin=kill:80", G1),
     // What a dead process had in hand is looked for late.
-    bug("recovery_late=bug:1", Sqlite, 1, "attempt.begin=kill:80", G8),
+    bug("recovery_late=bug:1", Sqlite, 2, "attempt.begin=kill:80", G8),
     // What living nodes have in hand is taken from them.
     bug("lease_ignored=bug:1", Postgres, 3, "", G2),
     // A worker makes an attempt again without a reason.
     bug("attempt_made_twice=bug:40", Sqlite, 1, "", G2),
     // The result of an attempt is not written.
-    bug("completion_lost=bug:2", Sqlite, 1, NOWHERE, G2),
+    bug("completion_lost=bug:2", Sqlite, 2, NOWHERE, G2),
     // A repeated request is taken for a new one.
     bug("request_id_ignored=bug:1", Sqlite, 3, "accept.committed=kill:50", G3),
     // A mail has another Message-ID at each attempt.

@@ -14,9 +14,9 @@ use switchboard_client::email::v1::SendEmailRequest;
 use switchboard_client::event::v1::PublishEventRequest;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
-use super::journal::{Asked, Journal, Kind, Place, RunClock};
+use super::journal::{Asked, Journal, Kind, Moment, Place, RunClock};
 use crate::settings::change;
 
 /// Calls at a time, and so the most whose answer a kill can swallow.
@@ -25,6 +25,9 @@ const CALLERS: u32 = 24;
 const ADMINISTRATION: Duration = Duration::from_millis(250);
 /// How long a call may take before it is asked again: a server that is gone says so at once.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long something may go without an answer, in microseconds.
+const LONGEST: Moment = 120_000_000;
 
 /// What the callers share.
 pub struct Load {
@@ -82,13 +85,21 @@ impl Load {
         mut ask: impl AsyncFnMut(Client) -> Result<T, Status>,
     ) -> T {
         let mut server = self.server.clone();
+        let began = self.clock.now();
         loop {
+            assert!(self.clock.now() - began < LONGEST, "{what}: there is no answer");
             let client = server.borrow_and_update().clone();
             match tokio::time::timeout(PATIENCE, ask(client)).await {
-                Ok(Ok(answer)) => return answer,
+                Ok(Ok(answer)) => return answer.into_inner(),
                 Ok(Err(status)) => {
-                    // What a server says that dies or is not there; everything else would be its fault.
-                    let dying = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
+                    // What a server says that dies or is not there, or whoever has got its port; all else would be its fault.
+                    let dying = [
+                        Code::Unavailable,
+                        Code::Unknown,
+                        Code::Cancelled,
+                        Code::Internal,
+                        Code::Unauthenticated,
+                    ];
                     assert!(dying.contains(&status.code()), "{what}: {status:?}");
                 }
                 Err(_) => {}
@@ -130,8 +141,11 @@ impl Load {
             request_id: format!("event {number}"),
             ..Default::default()
         };
-        let ask = async |client: Client| client.events().publish_event(request.clone()).await;
-        let answer = self.until_answered("publish", ask).await.into_inner();
+        let ask = |client: Client| {
+            let request = request.clone();
+            async move { client.events().publish_event(request).await }
+        };
+        let answer = self.until_answered("publish", ask).await;
         let position = Cursor::decode(&answer.cursor).map_or(0, |cursor| cursor.position);
         (answer.event_id, position)
     }
@@ -144,8 +158,11 @@ impl Load {
             request_id: format!("mail {number}"),
             ..Default::default()
         };
-        let ask = async |client: Client| client.emails().send_email(request.clone()).await;
-        self.until_answered("send", ask).await.into_inner().email_id
+        let ask = |client: Client| {
+            let request = request.clone();
+            async move { client.emails().send_email(request).await }
+        };
+        self.until_answered("send", ask).await.email_id
     }
 
     /// Each change is asked for once: whether one was made whose answer did not come, the audit log knows.
@@ -159,8 +176,7 @@ impl Load {
             let mut request = change(&json!({"general.company_name": format!("Company {number}")}));
             request.reason = format!("torture {number}");
             let client = self.server.borrow().clone();
-            let asking = client.settings();
-            let mut asking = asking;
+            let mut asking = client.settings();
             if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, asking.update_settings(request)).await {
                 self.journal.add(Asked::Changed { number });
             }
@@ -172,7 +188,7 @@ impl Load {
         let mut revoked: Vec<(String, String)> = Vec::new();
         while self.goes_on() {
             pace.tick().await;
-            let ask = async |client: Client| {
+            let ask = |client: Client| async move {
                 let request = CreateApiKeyRequest {
                     name: "torture".into(),
                     scopes: vec!["events:read".into()],
@@ -180,12 +196,13 @@ impl Load {
                 };
                 client.api_keys().create_api_key(request).await
             };
-            let made = self.until_answered("create key", ask).await.into_inner();
+            let made = self.until_answered("create key", ask).await;
             let (id, key) = (made.api_key.unwrap_or_default().id, made.key);
             // In memory, and so something that must be forgotten.
             self.verify(&id, &key).await;
-            let ask = async |client: Client| {
-                client.api_keys().revoke_api_key(RevokeApiKeyRequest { api_key_id: id.clone() }).await
+            let ask = |client: Client| {
+                let request = RevokeApiKeyRequest { api_key_id: id.clone() };
+                async move { client.api_keys().revoke_api_key(request).await }
             };
             self.until_answered("revoke key", ask).await;
             self.journal.add(Asked::Revoked { key: id.clone(), at: self.clock.now() });

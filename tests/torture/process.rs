@@ -97,7 +97,6 @@ impl Ground {
     /// Starts a server; answers when it is ready, or `None` when it ended before, as at a failpoint.
     pub async fn start(&self, failpoints: &str) -> Option<Process> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.file("log")).unwrap();
-        let marks = format!("data={}", self.file("data").display());
         let settings = [
             "security.rate_limit_per_key=0",
             "email.hourly_limit=0",
@@ -131,7 +130,7 @@ impl Ground {
         let url = match tokio::time::timeout(SOON, reading).await {
             Ok(Some(url)) => url,
             Ok(None) if !failpoints.is_empty() => return None,
-            other => panic!("a server ({marks}) did not become ready: {other:?}\n{}", self.log()),
+            other => panic!("a server did not become ready: {other:?}\n{}", self.log()),
         };
         let client = Client::connect(url, &self.key).await.ok()?;
         Some(Process { child, client, _watchdog: watchdog })
@@ -148,17 +147,19 @@ pub struct Process {
 }
 
 impl Process {
-    /// Waits until it ends by itself, and ends it as `kill -9` does if it has not within this time; answers whether it had.
-    pub async fn ends(&mut self, within: Duration) -> bool {
-        let ended = tokio::time::timeout(within, self.child.wait()).await.is_ok();
-        if !ended {
-            self.child.kill().await.unwrap();
+    /// Waits until it ends by itself, and ends it as `kill -9` does if it has not within this time; answers what it used
+    /// then ([`Process::used`]), and nothing if it has ended by itself.
+    pub async fn ends(&mut self, within: Duration) -> Option<(u64, u64)> {
+        if tokio::time::timeout(within, self.child.wait()).await.is_ok() {
+            return None;
         }
-        ended
+        let used = self.used();
+        self.child.kill().await.unwrap();
+        used
     }
 
     /// Its resident memory in KiB and how many files it has open; `None` when it has gone.
-    pub fn used(&self) -> Option<(u64, u64)> {
+    fn used(&self) -> Option<(u64, u64)> {
         let id = self.child.id()?;
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
         let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
