@@ -159,6 +159,7 @@ impl PublishContext {
         if failpoint::bug("attempted_before_commit") {
             planned.drain(..).for_each(Planned::committed);
         }
+        failpoint::pass("accept.uncommitted");
         let bus = Arc::clone(&self.bus);
         let after_commit = move || {
             failpoint::pass("accept.committed");

@@ -37,11 +37,11 @@ const fn bug(
     Bug { bug, backend, kills, failpoint, violates }
 }
 
-const BUGS: [Bug; 14] = [
+static BUGS: [Bug; 14] = [
     // Callers are answered before the commit, and the process ends between the two.
-    bug("acknowledged_before_commit=bug:1", Sqlite, 4, "group.uncommitted=kill:90:60", G1),
+    bug("acknowledged_before_commit=bug:1", Sqlite, 5, "group.uncommitted=kill:60:60", G1),
     // Deliveries are handed over before the commit.
-    bug("attempted_before_commit=bug:1", Sqlite, 4, "group.uncommitted=kill:90:120", G3),
+    bug("attempted_before_commit=bug:1", Sqlite, 3, "accept.uncommitted=kill:40:120", G3),
     // A delivery in hand is never given to a worker: a wake-up is lost.
     bug("handover_lost=bug:25", Sqlite, 1, "", G1),
     // What a dead process had in hand stays in its hands.

@@ -64,7 +64,6 @@ pub struct Bounds {
 
 /// What happened, in numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "they say what they count")]
 pub struct Figures {
     pub kills: usize,
     pub acknowledged: usize,

@@ -21,7 +21,8 @@ use crate::harness::server::Backend;
 use crate::live_model::plan::Dice;
 
 /// Where servers are killed, and about how often a server passes there in a second for each call in a second, in percent.
-const PLACES: [(&str, usize); 5] = [
+const PLACES: [(&str, usize); 6] = [
+    ("accept.uncommitted", 45),
     ("accept.committed", 60),
     ("attempt.begin", 100),
     ("attempt.end", 100),

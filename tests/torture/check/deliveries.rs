@@ -14,7 +14,7 @@ const BACKLOG: Moment = 1_000_000;
 
 /// One arrival.
 #[derive(Debug, Clone, Copy)]
-struct Copy<'a> {
+struct Arrival<'a> {
     place: Place,
     id: &'a str,
     delivery: &'a str,
@@ -23,17 +23,17 @@ struct Copy<'a> {
 }
 
 pub(super) fn check(run: &Run<'_>, bounds: &Bounds, verdict: &mut Verdict) {
-    let mut copies: HashMap<(Place, u64), Vec<Copy<'_>>> = HashMap::new();
+    let mut copies: HashMap<(Place, u64), Vec<Arrival<'_>>> = HashMap::new();
     let mut answers: HashMap<(Place, &str), Vec<Moment>> = HashMap::new();
     for entry in run.arrived {
         match entry {
             Arrived::Delivery { place, number, id, delivery, content, at } => {
                 verdict.figures.arrivals += 1;
-                let copy = Copy { place: *place, id, delivery, content: *content, at: *at };
+                let copy = Arrival { place: *place, id, delivery, content: *content, at: *at };
                 copies.entry((*place, *number)).or_default().push(copy);
             }
             Arrived::Answered { place, delivery, at } => {
-                answers.entry((*place, delivery)).or_default().push(*at);
+                answers.entry((*place, delivery.as_str())).or_default().push(*at);
             }
             _ => {}
         }
@@ -78,10 +78,10 @@ fn is_genuine(
     accepted: Option<&Accepted<'_>>,
     place: Place,
     number: u64,
-    copies: &[Copy<'_>],
+    copies: &[Arrival<'_>],
     verdict: &mut Verdict,
 ) -> bool {
-    let genuine = |copy: &&Copy<'_>| {
+    let genuine = |copy: &&Arrival<'_>| {
         accepted.is_some_and(|accepted| {
             let right = match place {
                 Place::Mail => copy.id.strip_prefix('<').and_then(|id| id.split(['@', '.']).next()),
@@ -103,13 +103,13 @@ fn is_genuine(
 fn repeat(
     run: &Run<'_>,
     number: u64,
-    [first, second]: [Copy<'_>; 2],
+    [first, second]: [Arrival<'_>; 2],
     answered: Option<Moment>,
     bounds: &Bounds,
     verdict: &mut Verdict,
 ) -> Option<Moment> {
     let place = first.place;
-    let same = |copy: &Copy<'_>| (copy.id.to_owned(), copy.delivery.to_owned(), copy.content);
+    let same = |copy: &Arrival<'_>| (copy.id.to_owned(), copy.delivery.to_owned(), copy.content);
     if same(&first) != same(&second) {
         let ids = [first.id, second.id];
         verdict.add(Guarantee::G2, format!("{number} came again to {place:?} as another one: {ids:?}"));
@@ -137,7 +137,7 @@ fn repeat(
 /// The quick endpoint while the slow one is busy.
 fn neighbours(
     run: &Run<'_>,
-    copies: &HashMap<(Place, u64), Vec<Copy<'_>>>,
+    copies: &HashMap<(Place, u64), Vec<Arrival<'_>>>,
     bounds: &Bounds,
     verdict: &mut Verdict,
 ) {
