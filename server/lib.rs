@@ -26,6 +26,7 @@ pub mod delivery;
 pub mod email;
 pub mod error;
 pub mod event;
+pub mod failpoint;
 pub mod id;
 pub mod notification;
 pub mod origin;

@@ -14,7 +14,7 @@ const CAPABILITIES: &[&str] =
     &["email", "webhook", "apikey", "settings", "notification", "telegram", "chat", "schedule", "system"];
 
 /// What everything may use, and what uses nothing of the server.
-const LEAVES: &[&str] = &["clock", "id", "secret", "error", "instant", "origin", "telemetry"];
+const LEAVES: &[&str] = &["clock", "id", "secret", "error", "failpoint", "instant", "origin", "telemetry"];
 
 /// The places that put the server together, and so may name every part.
 const ASSEMBLY: &[&str] = &["app", "cli", "main", "lib"];

@@ -9,7 +9,7 @@
 //! held against what in [`check`]. After each seed its record is spoiled in every way that the checker is there to find.
 
 mod check;
-mod plan;
+pub mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -71,6 +71,7 @@ mod templates;
 mod tls;
 mod tokens;
 mod tokens_provider;
+mod torture;
 mod webhook_backfill;
 mod webhook_health;
 mod webhook_log;

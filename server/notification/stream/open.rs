@@ -10,6 +10,7 @@ use crate::clock::Stopwatch;
 use crate::error::{Result, Violations};
 use crate::event::bus::Watcher;
 use crate::event::cursor::Cursor;
+use crate::failpoint;
 use crate::notification::frame::{Frame, SubscribeFrame as _};
 use crate::notification::registry;
 use crate::notification::view::{self, FILTER_LIMIT};
@@ -54,7 +55,10 @@ impl Stream {
         // Watched first and asked for its place then: what comes in between rings the bell.
         let watcher = source.bus.watch_topics(view.wanted(), Arc::clone(seat.bell()));
         let number = source.hub.head();
-        let (position, gap) = start(&source, &watcher, cursor).await?;
+        let (mut position, gap) = start(&source, &watcher, cursor).await?;
+        if cursor.is_some() && failpoint::bug("cursor_off_by_one") {
+            position += 1;
+        }
         let now = source.clock.now();
         let ending = Ending::new(&source.registry, now);
         let user = principal.user.as_deref();

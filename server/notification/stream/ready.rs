@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Stream;
 use crate::error::Result;
 use crate::event::bus::Read;
+use crate::failpoint;
 use crate::notification::frame::{self, Frame, SubscribeFrame as _};
 use crate::pb::switchboard::notification::v1::{Resync, resync};
 
@@ -35,7 +36,7 @@ impl Stream {
             let mut all = true;
             for record in records {
                 self.position = record.event.position;
-                if !self.view.shows(&record.event.fact) {
+                if !self.view.shows(&record.event.fact) || failpoint::bug("stream_event_skipped") {
                     continue;
                 }
                 let piece = frame::encoded(&record, self.source.bus.epoch());
