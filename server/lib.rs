@@ -26,6 +26,8 @@ pub mod delivery;
 pub mod email;
 pub mod error;
 pub mod event;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 pub mod notification;
 pub mod origin;

@@ -25,6 +25,8 @@ mod forged_keys;
 mod forward_auth;
 mod harness;
 mod hostile_endpoints;
+mod hostile_requests;
+mod http2_floods;
 mod inbox;
 mod inbox_laws;
 mod inbox_mails;

@@ -3,10 +3,12 @@
 pub mod chromium;
 pub mod hostile;
 pub mod hostile_http;
+pub mod http2;
 pub mod nginx;
 pub mod pages;
 pub mod postfix;
 pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod server;

@@ -8,6 +8,8 @@
 
 mod cells;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod networks;
 pub mod quota;
 mod route;
