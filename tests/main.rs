@@ -29,6 +29,8 @@ mod forward_auth;
 mod full_disk;
 mod harness;
 mod hostile_endpoints;
+mod hostile_requests;
+mod http2_floods;
 mod inbox;
 mod inbox_laws;
 mod inbox_mails;

@@ -14,6 +14,8 @@ pub mod auth;
 pub mod codec;
 pub mod convert;
 pub mod cut;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gate;
 pub mod gather;
 mod head;

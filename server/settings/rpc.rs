@@ -1,6 +1,8 @@
 //! The wire: SettingsService.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 use std::net::IpAddr;
 use std::pin::Pin;

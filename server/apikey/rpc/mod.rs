@@ -1,6 +1,8 @@
 //! The wire: ApiKeyService, and the keys of all other services.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod scopes;
 mod usage;
 mod verify;

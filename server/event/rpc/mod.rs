@@ -2,6 +2,8 @@
 
 pub mod convert;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod routes;
 
 pub use routes::RouteRpc;

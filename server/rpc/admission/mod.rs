@@ -10,6 +10,8 @@
 
 mod cells;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod load;
 mod networks;
 pub mod quota;
