@@ -84,7 +84,7 @@ on_both! {
 
         let list = async || server.client.events().list_events(ListEventsRequest::default()).await;
         let seen = list().await.unwrap().into_inner();
-        assert!(seen.events.iter().all(|event| event.r#type != "app.happened"), "what is refused changes nothing");
+        assert!(seen.events.iter().all(|event| event.event_type != "app.happened"), "what is refused changes nothing");
 
         // More of the same do not take what is left for administrators.
         let more = Held::calls(3 * PLACES, &to, key).await;

@@ -82,7 +82,7 @@ impl Load {
     async fn until_answered<T>(
         &self,
         what: &str,
-        mut ask: impl AsyncFnMut(Client) -> Result<T, Status>,
+        mut ask: impl AsyncFnMut(Client) -> Result<Response<T>, Status>,
     ) -> T {
         let mut server = self.server.clone();
         let began = self.clock.now();
