@@ -8,7 +8,7 @@ use crate::error::{Error, Result as ServerResult, Violations};
 use crate::event::route::{
     EmailTarget, InboxTarget, Recipients, Route, RouteChange, RouteService, Target, Trial,
 };
-use crate::event::{EventService, Fact, NewEvent};
+use crate::event::{EventService, Fact, NewEvent, topic};
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{from_json, timestamp};
 use crate::rpc::mask::{self, Mask};
@@ -107,7 +107,8 @@ impl pb::route_service_server::RouteService for RouteRpc {
             data: if event.data.is_empty() { "{}".into() } else { event.data },
             actor: event.actor,
             subject: event.subject,
-            topic: event.topic.into(),
+            // As when it is published.
+            topic: if event.topic.is_empty() { topic::DEFAULT.into() } else { event.topic.into() },
             created_at: self.events.clock.now(),
         };
         let Trial { matched, explanation, recipients, variables } =
