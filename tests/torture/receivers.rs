@@ -245,7 +245,7 @@ async fn follow(
             let number = serde_json::from_str::<serde_json::Value>(&event.data).ok();
             let number = number.and_then(|data| data["n"].as_u64()).expect("only ours come here");
             let position = Cursor::decode(&event.cursor).expect("an event has a place").position;
-            let (id, at) = (event.event_id, book.clock.now());
+            let (id, at) = (event.id, book.clock.now());
             book.arrived(Place::Stream(stream), number, Arrived::Event { stream, number, id, position, at });
         }
         if !message.cursor.is_empty() {
