@@ -79,11 +79,10 @@ impl Load {
     }
 
     /// Asks until there is an answer.
-    async fn until_answered<T>(
-        &self,
-        what: &str,
-        mut ask: impl AsyncFnMut(Client) -> Result<Response<T>, Status>,
-    ) -> T {
+    async fn until_answered<T, F>(&self, what: &str, ask: impl Fn(Client) -> F) -> T
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut server = self.server.clone();
         let began = self.clock.now();
         loop {
