@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::db::keyring::{self, rotate};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::secret::{KEY_LENGTH, MasterKeys, SharedRandom, SystemRandom};
 
 const FILE: &str = "master.key";
@@ -217,7 +218,9 @@ pub async fn rotate_master(ground: &Ground, config: &Config, new: &NewMaster) ->
     }
     let text = Zeroizing::new(STANDARD.encode(*key));
     write_private(&next, text.as_bytes()).map_err(failed)?;
+    failpoint::pass("rotation.written");
     rotate::rewrap(&ground.db, sealer, &key).await?;
+    failpoint::pass("rotation.wrapped");
     settle(&config.data, &key).map_err(failed)?;
     Ok(Swapped::File)
 }

@@ -18,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -108,7 +107,7 @@ impl App {
             }
         };
         let lock = files::prepare(&config)?;
-        let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+        let listener = server::listen(config.listen).map_err(|error| {
             Error::unavailable(format!("the address {} can not be listened on", config.listen), error)
         })?;
         let address = listener.local_addr().map_err(Error::internal)?;

@@ -9,6 +9,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{Backend, Db};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -71,5 +72,10 @@ where
         )
         .into());
     }
-    Ok(harness.run_pending_migrations(source)?.iter().map(ToString::to_string).collect())
+    let mut done = Vec::new();
+    for migration in harness.pending_migrations(source)? {
+        done.push(harness.run_migration(&*migration)?.to_string());
+        failpoint::pass("migration.middle");
+    }
+    Ok(done)
 }

@@ -101,6 +101,8 @@ pub(super) trait AnyBatch: Send {
     fn sqlite(&mut self, conn: &mut SqliteWriter) -> Result<(), Fault>;
     fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, Result<(), Fault>>;
     fn refresh<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<()>>;
+    /// Answers everybody: once the commit is durable.
+    fn acknowledge(&mut self);
     /// The commit is durable: runs what follows it and answers everybody.
     fn committed(self: Box<Self>);
     /// Nothing was written: tells everybody.
@@ -161,15 +163,18 @@ impl<W: GroupedWrite> AnyBatch for Batch<W> {
         W::refresh(&self.context, conn)
     }
 
-    fn committed(self: Box<Self>) {
-        let Some(done) = self.done else { return };
-        if let Some(after_commit) = done.after_commit {
+    fn acknowledge(&mut self) {
+        let Some(done) = &mut self.done else { return };
+        debug_assert_eq!(done.outputs.len(), self.writes.len());
+        let answered = self.writes.drain(..).zip(self.replies.drain(..)).zip(done.outputs.drain(..));
+        answered.for_each(|((write, reply), output)| reply.send(write, Ok(output)));
+    }
+
+    fn committed(mut self: Box<Self>) {
+        if let Some(after_commit) = self.done.as_mut().and_then(|done| done.after_commit.take()) {
             after_commit();
         }
-        debug_assert_eq!(done.outputs.len(), self.writes.len());
-        for ((write, reply), output) in self.writes.into_iter().zip(self.replies).zip(done.outputs) {
-            reply.send(write, Ok(output));
-        }
+        self.acknowledge();
     }
 
     fn failed(self: Box<Self>, failure: &Failure) {

@@ -13,6 +13,7 @@ use super::batch::{AnyBatch, Failure, Fault};
 use crate::db::trouble::Trouble;
 use crate::db::{Conn, Db};
 use crate::error::{Error, Kind};
+use crate::failpoint;
 
 type Batches = Vec<Box<dyn AnyBatch>>;
 
@@ -143,6 +144,10 @@ fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT")
@@ -169,6 +174,10 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT").await
@@ -179,6 +188,14 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
         let _ = conn.batch_execute("ROLLBACK").await;
     }
     (batches, end)
+}
+
+/// All is written, and nothing of it durable yet.
+fn before_commit(batches: &mut Batches) {
+    if failpoint::bug("acknowledged_before_commit") {
+        batches.iter_mut().for_each(|batch| batch.acknowledge());
+    }
+    failpoint::pass("group.uncommitted");
 }
 
 fn of_fault(index: usize, fault: Fault) -> End {
