@@ -8,6 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::admission::quota;
+use crate::db::trouble::NOT_WRITABLE;
 use crate::error::{Error, Kind};
 use crate::telemetry::printable;
 
@@ -25,7 +26,8 @@ pub const DOMAIN: &str = "switchboard";
 pub fn to_status(error: &Error) -> Status {
     if error.kind() == Kind::Internal {
         tracing::error!(%error, "a request failed");
-    } else if error.kind() == Kind::Unavailable {
+    } else if error.kind() == Kind::Unavailable && error.reason() != NOT_WRITABLE {
+        // What is wrong with the storage is logged once, and not for each call that meets it.
         tracing::warn!(%error, "a request could not be served");
     }
     let mut status = Status::with_error_details(code(error.kind()), message(error), error_details(error));
