@@ -10,7 +10,9 @@ use super::{TARGETS, run, texts};
 const LONGEST: Duration = Duration::from_secs(10);
 /// What a corpus may have: it is replayed with each run of the tests.
 const FILES: usize = 64;
-const BYTES: u64 = 128 * 1024;
+const BYTES: usize = 128 * 1024;
+/// How many changed inputs are tried beside the corpus.
+const CHANGES: usize = 300;
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
@@ -26,16 +28,66 @@ fn replay(target: &str) {
     let files = names(&folder);
     assert!(files.len() >= 3, "{target} has {} inputs", files.len());
     assert!(files.len() <= FILES, "{target} has {} inputs", files.len());
-    let mut bytes = 0;
-    for file in &files {
-        let data = std::fs::read(folder.join(file)).unwrap();
-        bytes += data.len() as u64;
-        let began = Instant::now();
-        let ran = std::panic::catch_unwind(|| run(target, &data));
-        assert!(ran.is_ok(), "{target}/{file} breaks a law");
-        assert!(began.elapsed() < LONGEST, "{target}/{file} takes {:?}", began.elapsed());
+    let inputs: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(folder.join(file)).unwrap()).collect();
+    for (file, data) in files.iter().zip(&inputs) {
+        hold(target, file, data);
     }
+    let bytes: usize = inputs.iter().map(Vec::len).sum();
     assert!(bytes <= BYTES, "{target} has {bytes} bytes");
+    // A run without a fuzzer: the same changed inputs each time, or as many as somebody asks for.
+    let asked = std::env::var("SWITCHBOARD_FUZZ_CHANGES").ok().and_then(|text| text.parse().ok());
+    let mut chance = Chance(0x2545_f491_4f6c_dd1d);
+    for number in 0..asked.unwrap_or(CHANGES) {
+        let data = changed(&inputs, &mut chance);
+        hold(target, &format!("change {number}, {}", data.escape_ascii()), &data);
+    }
+}
+
+/// Runs a target on an input, which must hold its laws and end.
+fn hold(target: &str, what: &str, data: &[u8]) {
+    let began = Instant::now();
+    let ran = std::panic::catch_unwind(|| run(target, data));
+    assert!(ran.is_ok(), "{target}: {what} breaks a law");
+    assert!(began.elapsed() < LONGEST, "{target}: {what} takes {:?}", began.elapsed());
+}
+
+/// Numbers that look like chance and are the same each time (xorshift).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+}
+
+/// An input with some of its bytes changed, taken out, repeated, or put there from another.
+fn changed(inputs: &[Vec<u8>], chance: &mut Chance) -> Vec<u8> {
+    const TELLING: &[u8] = b"\0\n\r\"'*:.,@<>{}[]()%/\\=-+ 09azAZ\x1b\x7f\x80\xff";
+    let mut data = inputs[chance.below(inputs.len())].clone();
+    for _ in 0..=chance.below(4) {
+        let (at, other) = (chance.below(data.len() + 1), &inputs[chance.below(inputs.len())]);
+        let end = (at + chance.below(8)).min(data.len());
+        match chance.below(6) {
+            0 if at < data.len() => data[at] ^= 1 << chance.below(8),
+            1 => data.insert(at, TELLING[chance.below(TELLING.len())]),
+            2 => drop(data.drain(at..end)),
+            3 => {
+                let part = data[at..end].repeat(chance.below(40));
+                data.splice(at..at, part);
+            }
+            4 => {
+                let from = chance.below(other.len() + 1);
+                let to = (from + chance.below(24)).min(other.len());
+                data.splice(at..end, other[from..to].iter().copied());
+            }
+            _ if at < data.len() => data[at] = TELLING[chance.below(TELLING.len())],
+            _ => {}
+        }
+    }
+    data
 }
 
 macro_rules! replays {

@@ -16,9 +16,9 @@ pub fn decode<M: Message + Default + Clone + PartialEq>(data: &[u8]) -> Option<M
 /// Decodes the bytes as each of these messages, one after the other: what one field means to one of them may be the length of
 /// another to the next.
 macro_rules! decode_as {
-    ($data:expr; $($message:ident)*) => {
-        $(drop($crate::fuzz::wire::decode::<pb::$message>($data));)*
-    };
+    ($data:expr; $($message:ident)*) => {{
+        $(let _ = $crate::fuzz::wire::decode::<pb::$message>($data);)*
+    }};
 }
 pub(crate) use decode_as;
 

@@ -36,16 +36,22 @@ pub(super) fn is_inside(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => v4(address),
         IpAddr::V6(address) => {
-            let [a, b, c, d, .., y, z] = address.segments();
             let inner = |high: u16, low: u16| v4(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
+            let carries_inside = match address.segments() {
+                [0, 0, 0, 0, 0, 0, y, z] | [0, 0, 0, 0, 0xffff, 0, y, z] => inner(y, z),
+                [0x64, 0xff9b, 0, 0, 0, 0, y, z] => inner(y, z),
+                [0x2002, y, z, ..] => inner(y, z),
+                [0x2001, 0, .., y, z] => inner(!y, !z),
+                _ => false,
+            };
+            let [first, second, ..] = address.segments();
             address.is_loopback()
                 || address.is_unspecified()
-                || a & 0xfe00 == 0xfc00
-                || a & 0xffc0 == 0xfe80
-                || a & 0xff00 == 0xff00
-                || (a == 0x2001 && b == 0xdb8)
-                || (a == 0x2002 && inner(b, c))
-                || (a == 0x64 && b == 0xff9b && c == 0 && d == 0 && inner(y, z))
+                || first & 0xfe00 == 0xfc00
+                || first & 0xffc0 == 0xfe80
+                || first & 0xff00 == 0xff00
+                || (first == 0x2001 && second == 0xdb8)
+                || carries_inside
         }
     }
 }
@@ -92,8 +98,7 @@ pub fn url_guard(data: &[u8]) {
     assert_eq!(uri.port_u16().unwrap_or(default), port, "{kept:?} means different ports");
     // And to the system, which reads addresses in more forms than there are in URLs.
     let bare = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let read =
-        (bare.parse::<Ipv4Addr>().map(IpAddr::V4)).or_else(|_| bare.parse::<Ipv6Addr>().map(IpAddr::V6));
+    let read = bare.parse::<Ipv4Addr>().map(IpAddr::V4).or_else(|_| bare.parse::<Ipv6Addr>().map(IpAddr::V6));
     assert!(!read.is_ok_and(is_inside), "{kept:?}");
     let with_port = format!("{}:{port}", uri.host().unwrap_or_default()).parse::<SocketAddr>();
     assert!(!with_port.is_ok_and(|address| is_inside(address.ip())), "{kept:?}");

@@ -94,7 +94,7 @@ fn template(template: pb::Template) {
 pub fn email_requests(data: &[u8]) {
     let Some((which, message)) = choose(data, 8) else { return };
     match which {
-        0 | 1 => drop(decode(message).map(send)),
+        0 | 1 => decode(message).into_iter().for_each(send),
         2 => {
             if let Some(batch) = decode::<pb::BatchSendEmailsRequest>(message) {
                 batch.emails.into_iter().take(20).for_each(send);

@@ -100,7 +100,7 @@ fn too_large() -> Error {
 
 /// The filter `replace`.
 #[expect(clippy::needless_pass_by_value, reason = "the engine hands its arguments over")]
-pub fn replace(text: String, from: String, to: String) -> Result<Value, Error> {
+fn replace(text: String, from: String, to: String) -> Result<Value, Error> {
     let found = if to.len() > from.len() { text.matches(&*from).count() } else { 0 };
     if found.saturating_mul(to.len()).saturating_add(text.len()) > MADE_LIMIT {
         return Err(too_large());
@@ -109,7 +109,7 @@ pub fn replace(text: String, from: String, to: String) -> Result<Value, Error> {
 }
 
 /// The filter `times`: the product of two numbers.
-pub fn times(one: &Value, other: &Value) -> Result<Value, Error> {
+fn times(one: &Value, other: &Value) -> Result<Value, Error> {
     let numbers = one.is_number() && other.is_number();
     let product = || {
         if let (Ok(one), Ok(other)) = (i64::try_from(one.clone()), i64::try_from(other.clone()))

@@ -34,8 +34,8 @@ fn event_type(event_type: pb::EventType, mask: Option<prost_types::FieldMask>) {
     if !accepts(|violations| check_type(&change, violations)) {
         return;
     }
-    let text = change.description.iter().chain(&change.json_schema).chain(&change.sample);
-    assert!(text.clone().all(|text| !text.contains('\0')), "the database has no place for NUL");
+    let mut texts = change.description.iter().chain(&change.json_schema).chain(&change.sample);
+    assert!(texts.all(|text| !text.contains('\0')), "the database has no place for NUL");
     assert!(change.json_schema.is_none_or(|schema| schema.len() <= 64 * 1024));
     assert!(change.fields.is_none_or(|fields| fields.len() <= 100));
 }
@@ -64,7 +64,7 @@ fn route(route: pb::Route, mask: Option<prost_types::FieldMask>) {
 pub fn event_requests(data: &[u8]) {
     let Some((which, message)) = choose(data, 8) else { return };
     match which {
-        0 => drop(decode(message).map(publish)),
+        0 => decode(message).into_iter().for_each(publish),
         1 => {
             if let Some(batch) = decode::<pb::BatchPublishEventsRequest>(message) {
                 batch.requests.into_iter().for_each(publish);

@@ -79,7 +79,7 @@ pub fn notification_requests(data: &[u8]) {
                 content(request.content);
             }
         }
-        2 => drop(decode(message).map(token)),
+        2 => decode(message).into_iter().for_each(token),
         3 => {
             if let Some(request) = decode::<pb::MarkNotificationsReadRequest>(message) {
                 selection(request.selection);

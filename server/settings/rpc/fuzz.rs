@@ -32,7 +32,7 @@ fn update(request: pb::UpdateSettingsRequest) {
 pub fn settings_requests(data: &[u8]) {
     let Some((which, message)) = choose(data, 4) else { return };
     match which {
-        0 | 1 => drop(decode(message).map(update)),
+        0 | 1 => decode(message).into_iter().for_each(update),
         2 => {
             if let Some(pb::VerifyAuditLogRequest { checkpoint, .. }) = decode(message)
                 && let Ok(read) = checkpoint.parse::<Checkpoint>()
