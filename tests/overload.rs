@@ -39,7 +39,10 @@ impl Held {
                     .body(body)
                     .unwrap();
             let mut sender = sender.clone();
-            tasks.push(tokio::spawn(async move { drop(sender.send_request(request).await) }));
+            tasks.push(tokio::spawn(async move {
+                let answered = sender.send_request(request).await;
+                panic!("a call that has not ended is answered: {answered:?}");
+            }));
         }
         Self(tasks)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::Url;
 
 use super::guard::Guard;
@@ -122,6 +122,10 @@ pub(super) fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<U
     }
     if url.fragment().is_some() {
         return Err("must not have a fragment".into());
+    }
+    // A URL may have characters in its host that no request can carry.
+    if url.as_str().parse::<Uri>().is_err() {
+        return Err("has a character that a request can not carry".into());
     }
     // Both schemes have a host and a port.
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());

@@ -135,7 +135,7 @@ fn inspect(path: &Path) -> Result<Found> {
         let rows: Vec<Value> = sql_query(query).load(&mut conn)?;
         Ok(rows.into_iter().map(|row| row.value).collect())
     };
-    let faults = values("SELECT integrity_check AS value FROM pragma_integrity_check(1)")?;
+    let faults = values("SELECT integrity_check AS value FROM pragma_integrity_check")?;
     if faults != ["ok"] {
         let message = format!("the database is damaged: {}", faults.join(", "));
         return Err(Error::new(Kind::FailedPrecondition, "DATABASE_DAMAGED", message));

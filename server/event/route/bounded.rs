@@ -4,7 +4,7 @@
 //! with a width.  One after the other, texts to lists and lists to texts, even small ones grow without end.  So nobody
 //! multiplies but by the filter `times`, which takes numbers, and every filter takes and makes no more than so much.
 
-use minijinja::value::Rest;
+use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 
 /// The longest text that a filter takes or makes, in bytes: as much as a whole mail may become.
@@ -74,9 +74,10 @@ pub fn add_filters(environment: &mut Environment<'_>) {
 pub fn within(
     takes: Takes,
     function: Value,
-) -> impl Fn(&mut State, Rest<Value>) -> Result<Value, Error> + Send + Sync + 'static {
+) -> impl Fn(&mut State, Rest<ValueOrKwargs>) -> Result<Value, Error> + Send + Sync + 'static {
     move |state, arguments| {
-        for argument in arguments.iter() {
+        let arguments = arguments.into_values();
+        for argument in &arguments {
             let longest = if takes == Takes::Letters { LIST_LIMIT } else { TEXT_LIMIT };
             bounded(argument, longest)?;
         }

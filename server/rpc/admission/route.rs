@@ -16,8 +16,11 @@ use crate::rpc::address::ClientAddress;
 
 /// The path whose callers are proxies that ask about a request.
 const FORWARD_AUTH: &str = "/v1/forward-auth";
+/// What is looked at when something is wrong.
+const METRICS: &str = "/metrics";
 /// What load balancers ask.
 const HEALTH: &str = "/healthz";
+const READY: &str = "/readyz";
 
 /// Routes behind the admission.
 pub(in crate::rpc) trait Admitted {
@@ -37,12 +40,13 @@ impl Admitted for Router {
 
 async fn pass(admission: &Admission, door: Door, mut request: Request, next: Next) -> Response {
     let door = match request.uri().path() {
-        HEALTH => return next.run(request).await,
+        HEALTH | READY => return next.run(request).await,
         FORWARD_AUTH => Door::Proxy,
         _ => door,
     };
+    let class = if request.uri().path() == METRICS { Class::Administration } else { Class::Bulk };
     let entered = admission.enter(request.headers(), request.extensions(), door);
-    let entered = entered.and_then(|address| Ok((address, admission.begin(Class::Bulk)?)));
+    let entered = entered.and_then(|address| Ok((address, admission.begin(class)?)));
     match entered {
         Ok((address, _place)) => {
             put(request.extensions_mut(), address);
