@@ -11,8 +11,6 @@ mod announce;
 mod audited;
 mod change;
 pub mod credits;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 pub mod key;
 pub mod limit;
 pub mod model;

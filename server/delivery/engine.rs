@@ -19,7 +19,6 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::{Lane as WriteLane, Writer};
 use crate::db::{Conn, Db};
 use crate::error::Result;
-use crate::failpoint;
 use crate::secret::SharedRandom;
 use crate::telemetry::Metrics;
 
@@ -244,7 +243,7 @@ impl<C: Channel> Engine<C> {
     /// Starts the poller.  Rows that a dead process left behind on SQLite return to the queue first.
     pub async fn start(&self) -> Result<()> {
         let shared = &self.0;
-        if !shared.db.is_shared() && !failpoint::bug("recovery_forgotten") {
+        if !shared.db.is_shared() {
             let recovered =
                 store::recover_all(&shared.db, shared.channel.table(), shared.clock.now()).await?;
             if recovered > 0 {

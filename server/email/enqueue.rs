@@ -9,7 +9,6 @@ use crate::db::group::{Done, Fault, GroupedWrite};
 use crate::db::{PostgresWriter, SqliteWriter};
 use crate::error::{Error, Result};
 use crate::event::request::{self, RequestKey};
-use crate::failpoint;
 
 /// What all of them share.
 pub struct EnqueueContext {
@@ -85,11 +84,7 @@ fn done(
     prepared: Prepared,
 ) -> Done<Result<Answers>> {
     let engine = context.intake.engine.clone();
-    let after_commit = move || {
-        failpoint::pass("accept.committed");
-        prepared.committed(&engine);
-    };
-    Done { outputs, after_commit: Some(Box::new(after_commit)) }
+    Done { outputs, after_commit: Some(Box::new(move || prepared.committed(&engine))) }
 }
 
 impl GroupedWrite for EnqueueWrite {

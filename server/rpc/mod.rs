@@ -14,8 +14,6 @@ pub mod auth;
 pub mod codec;
 pub mod convert;
 pub mod cut;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 pub mod gate;
 pub mod gather;
 mod head;
@@ -30,7 +28,7 @@ pub mod status;
 pub mod tls;
 mod web;
 
-pub use auth::{Access, Authenticate, Endings, Makers, Principal, User};
+pub use auth::{Authenticate, Endings, Makers, Principal, User};
 
 use std::sync::Arc;
 

@@ -191,8 +191,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, port: &Port, router: Router
         () = stop.cancelled() => None,
     };
     if let Some(stream) = stream {
-        // By itself: a connection without TLS would be as large.
-        Box::pin(talk(stream, peer, port, router, stop)).await;
+        talk(stream, peer, port, router, stop).await;
     }
 }
 

@@ -14,8 +14,6 @@ mod catalogue;
 mod compiled;
 mod engine;
 mod fault;
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 mod grammar;
 mod lexer;
 mod links;
@@ -31,8 +29,6 @@ mod validate;
 mod value;
 
 pub use catalogue::Library;
-#[cfg(any(test, fuzzing))]
-pub(super) use fuzz::check_declaration;
 pub use model::{Stored, Template, Text, Variable, Version};
 pub use preview::{Preview, PreviewOf};
 pub use service::{LibraryService, TemplateChange};

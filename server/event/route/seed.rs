@@ -74,8 +74,7 @@ const SEEDS: &[Seed] = &[
     (
         "System alerts",
         "notification",
-        // Not what one user is told: there is an event for each of them.
-        "data.priority == 'critical' and topic in ['events', 'broadcast']",
+        "data.priority == 'critical'",
         "system_alert",
         Recipient::List("system_alerts"),
         &[

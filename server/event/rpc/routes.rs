@@ -8,7 +8,7 @@ use crate::error::{Error, Result as ServerResult, Violations};
 use crate::event::route::{
     EmailTarget, InboxTarget, Recipients, Route, RouteChange, RouteService, Target, Trial,
 };
-use crate::event::{EventService, Fact, NewEvent, topic};
+use crate::event::{EventService, Fact, NewEvent};
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{from_json, timestamp};
 use crate::rpc::mask::{self, Mask};
@@ -22,7 +22,7 @@ pub struct RouteRpc {
     pub events: Arc<EventService>,
 }
 
-pub(super) const CHANGEABLE: [&str; 6] = ["name", "event_type", "condition", "active", "email", "inbox"];
+const CHANGEABLE: [&str; 6] = ["name", "event_type", "condition", "active", "email", "inbox"];
 
 #[tonic::async_trait]
 impl pb::route_service_server::RouteService for RouteRpc {
@@ -107,8 +107,7 @@ impl pb::route_service_server::RouteService for RouteRpc {
             data: if event.data.is_empty() { "{}".into() } else { event.data },
             actor: event.actor,
             subject: event.subject,
-            // As when it is published.
-            topic: if event.topic.is_empty() { topic::DEFAULT.into() } else { event.topic.into() },
+            topic: event.topic.into(),
             created_at: self.events.clock.now(),
         };
         let Trial { matched, explanation, recipients, variables } =
@@ -119,7 +118,7 @@ impl pb::route_service_server::RouteService for RouteRpc {
 }
 
 /// The new target, if the mask wants one: a route goes to one place, and what it is changed to takes the place of what it was.
-pub(super) fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<Option<Target>> {
+fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<Option<Target>> {
     let is_email = matches!(new, Some(pb::route::Target::Email(_)));
     let (email, inbox) = (new.clone().filter(|_| is_email), new.filter(|_| !is_email));
     let changed = [("email", mask.take("email", email)), ("inbox", mask.take("inbox", inbox))];
@@ -132,7 +131,7 @@ pub(super) fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> Ser
     }
 }
 
-pub(super) fn target(target: pb::route::Target) -> ServerResult<Target> {
+fn target(target: pb::route::Target) -> ServerResult<Target> {
     let email = match target {
         pb::route::Target::Email(email) => email,
         pb::route::Target::Inbox(inbox) => return Ok(Target::Inbox(inbox.into())),

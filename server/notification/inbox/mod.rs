@@ -24,7 +24,7 @@ mod erase;
 pub mod fanout;
 pub mod herald;
 pub mod mails;
-pub(in crate::notification) mod marks;
+mod marks;
 pub mod model;
 pub mod preferences;
 pub mod retention;

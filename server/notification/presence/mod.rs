@@ -22,7 +22,6 @@
 //!   that was only thought dead notes its users anew.
 
 mod announce;
-mod erase;
 mod roster;
 mod store;
 
@@ -33,7 +32,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use erase::PresenceBelongings;
 pub use store::Standing;
 
 use self::roster::{Arrival, Changes, Roster};

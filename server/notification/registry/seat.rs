@@ -114,7 +114,6 @@ pub struct Seat {
     pub(super) registry: Arc<Registry>,
     pub(super) id: String,
     pub(super) user: Option<String>,
-    pub(super) address: Option<u128>,
     pub(super) entry: Arc<Entry>,
 }
 
@@ -166,6 +165,6 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.leave(self);
+        self.registry.leave(&self.id, self.user.as_deref());
     }
 }

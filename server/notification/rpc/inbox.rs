@@ -58,7 +58,7 @@ pub(super) async fn send_notification(
 }
 
 /// Zero for what is no whole number of seconds: it is refused then.
-pub(super) fn whole_seconds(duration: Duration) -> u64 {
+fn whole_seconds(duration: Duration) -> u64 {
     if duration.subsec_nanos() == 0 { duration.as_secs() } else { 0 }
 }
 
@@ -197,10 +197,7 @@ pub(super) async fn update_notification_preferences(
     Ok(pb::UpdateNotificationPreferencesResponse { preferences: Some(of_preferences(preferences, user_id)) })
 }
 
-pub(super) fn selection(
-    principal: &Principal,
-    selection: Option<pb::NotificationSelection>,
-) -> ServerResult<Selection> {
+fn selection(principal: &Principal, selection: Option<pb::NotificationSelection>) -> ServerResult<Selection> {
     use pb::notification_selection::Which as Wire;
     let pb::NotificationSelection { user_id, which, category } =
         selection.ok_or_else(|| Error::field("selection", "is required"))?;
@@ -213,7 +210,7 @@ pub(super) fn selection(
     Ok(Selection { user_id, which, category })
 }
 
-pub(super) fn priority(number: i32) -> ServerResult<Priority> {
+fn priority(number: i32) -> ServerResult<Priority> {
     match pb::NotificationPriority::try_from(number) {
         Ok(pb::NotificationPriority::Low) => Ok(Priority::Low),
         Ok(pb::NotificationPriority::Unspecified | pb::NotificationPriority::Normal) => Ok(Priority::Normal),
@@ -223,7 +220,7 @@ pub(super) fn priority(number: i32) -> ServerResult<Priority> {
     }
 }
 
-pub(super) fn required(content: Option<pb::NotificationContent>) -> ServerResult<Content> {
+fn required(content: Option<pb::NotificationContent>) -> ServerResult<Content> {
     let content = content.ok_or_else(|| Error::field("content", "is required"))?;
     Ok(Content {
         priority: priority(content.priority)?,
@@ -277,7 +274,7 @@ fn notification(row: Row, user_id: &str) -> pb::Notification {
     }
 }
 
-pub(super) fn preference(wish: pb::NotificationPreference) -> Preference {
+fn preference(wish: pb::NotificationPreference) -> Preference {
     let channel = match wish.channel() {
         pb::NotificationChannel::Inbox => "inbox",
         pb::NotificationChannel::Email => "email",

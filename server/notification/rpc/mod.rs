@@ -1,7 +1,5 @@
 //! The wire: NotificationService.
 
-#[cfg(any(test, fuzzing))]
-pub mod fuzz;
 mod inbox;
 mod live;
 mod presence;

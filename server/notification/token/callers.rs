@@ -17,12 +17,11 @@ use super::model::{LEEWAY, Maker, PROVIDER, Verified};
 use super::provider::{Checked, Provider};
 use super::revocations::Revocations;
 use super::signer::Signer;
-use crate::clock::{SharedClock, Timestamp};
+use crate::clock::SharedClock;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::admission::quota::Standing;
 use crate::rpc::auth::TOKEN_ENDED;
-use crate::rpc::{Access, Authenticate, Makers, Principal, User};
-use crate::scope;
+use crate::rpc::{Authenticate, Makers, Principal, User};
 
 /// Knows keys and tokens.
 pub struct Callers {
@@ -146,38 +145,27 @@ impl Callers {
         self.provider.unknown_key().unwrap_or_else(|| invalid("its key is not known"))
     }
 
-    async fn revalidate_token(&self, principal: &Principal, user: &User, scope: &str) -> Result<()> {
-        let key_id = &*principal.key_id;
+    async fn is_alive(&self, key_id: &str, user: &User) -> bool {
         let now = self.clock.now();
         let of_provider = key_id == PROVIDER;
         let until = if of_provider { user.expires_at + LEEWAY } else { user.expires_at };
         if until <= now {
-            return Err(ended());
+            return false;
         }
         // A database that is away for a moment must not end every stream.
         if self.revocations.make_current().await.is_err() {
-            return Ok(());
+            return true;
         }
         if self.revocations.has_ended(&user.id, user.issued_at) {
-            return Err(ended());
+            return false;
         }
         if of_provider {
-            return if self.provider.is_configured() { Ok(()) } else { Err(ended()) };
+            return self.provider.is_configured();
         }
-        let maker = match self.makers.known_maker(key_id) {
-            Some(maker) => maker,
-            None => match self.makers.find_maker(key_id).await {
-                Ok(maker) => maker,
-                Err(_) => return Ok(()),
-            },
-        };
-        // As when it was shown: what its maker may not do any more, it may not.
-        let held = maker.ok_or_else(ended)?;
-        let covers = |own: &String| scope::covers(own, scope) && scope::any_covers(&held, own);
-        if principal.scopes.iter().any(covers) {
-            return Ok(());
+        match self.makers.known_maker(key_id) {
+            Some(maker) => maker.is_some(),
+            None => self.makers.find_maker(key_id).await.map_or(true, |maker| maker.is_some()),
         }
-        Principal { scopes: Arc::new([]), ..principal.clone() }.require(scope)
     }
 }
 
@@ -200,17 +188,10 @@ impl Authenticate for Callers {
         self.keys.admit(key, address)
     }
 
-    fn revalidate<'a>(
-        &'a self,
-        principal: &'a Principal,
-        access: &'a Access,
-    ) -> BoxFuture<'a, Result<Option<Timestamp>>> {
+    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
         match &principal.user {
-            // Whoever has a token knows when it ends.
-            Some(user) => {
-                async { self.revalidate_token(principal, user, access.scope).await.map(|()| None) }.boxed()
-            }
-            None => self.keys.revalidate(principal, access),
+            Some(user) => self.is_alive(&principal.key_id, user).boxed(),
+            None => self.keys.is_valid(principal),
         }
     }
 
