@@ -49,7 +49,7 @@ use crate::report::Report;
 use crate::stage::Parts;
 
 /// What must be 0 wherever it is counted.
-const FAULTS: [&str; 10] = [
+const FAULTS: [&str; 11] = [
     "lost",
     "duplicates",
     "unknown",
@@ -60,6 +60,7 @@ const FAULTS: [&str; 10] = [
     "strays",
     "notices",
     "ended",
+    "failed",
 ];
 
 fn main() -> ExitCode {

@@ -76,6 +76,8 @@ pub enum Scenario {
     SlowNeighbour,
     /// The time from send to arrival at healthy endpoints, alone and beside a thousand hostile ones.
     Hostile,
+    /// Publishes acknowledged per second by many more callers than the server has places for, beside those at its peak.
+    Overload,
     /// Webhook deliveries per second to an endpoint that wants each subject's events in order.
     Ordered,
     /// Webhook deliveries per second while a million others wait for another endpoint.

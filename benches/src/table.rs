@@ -14,6 +14,7 @@ const TITLES: [(&str, &str); 18] = [
     ("latency", "From send to arrival at 100 events a second, open loop, one endpoint"),
     ("slow-neighbour", "The same, alone and beside an endpoint that answers after 10 s"),
     ("hostile", "20 events a second for 100 healthy endpoints, alone and beside 1,000 hostile ones"),
+    ("overload", "Publishers in numbers, and what is still done and answered"),
     ("ordered", "Webhook deliveries to one endpoint in the order of each subject"),
     ("pending", "Webhook deliveries to one endpoint while others wait for another one"),
     ("history", "Webhook deliveries to one endpoint on a database with a past"),

@@ -17,10 +17,11 @@ use zeroize::Zeroizing;
 use super::files::{make_folder, write_private};
 use super::wire::Ground;
 use crate::config::Config;
+use crate::db::Db;
 use crate::db::keyring::{self, rotate};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::secret::{KEY_LENGTH, MasterKeys, SharedRandom};
+use crate::secret::{KEY_LENGTH, MasterKeys, SharedRandom, SystemRandom};
 
 const FILE: &str = "master.key";
 const NEXT_FILE: &str = "master.key.new";
@@ -147,6 +148,19 @@ fn decode(text: &str, origin: &str) -> Result<Key> {
     let bytes = STANDARD.decode(text.trim()).map(Zeroizing::new).ok();
     let key = bytes.and_then(|bytes| <[u8; KEY_LENGTH]>::try_from(bytes.as_slice()).ok());
     key.map(Zeroizing::new).ok_or_else(|| Error::field(origin, "must be the base64 form of 32 bytes"))
+}
+
+/// Whether the master key that is here opens the keys of the database; `None` when there is no master key.  Makes none.
+///
+/// # Errors
+/// When the master key or the database can not be read.
+pub async fn master_key_opens(config: &Config) -> Result<Option<bool>> {
+    let random: SharedRandom = Arc::new(SystemRandom);
+    if config.master_key.is_none() && ![FILE, NEXT_FILE].iter().any(|name| config.data.join(name).exists()) {
+        return Ok(None);
+    }
+    let (masters, db) = (of(config, &random)?, Db::open(&config.database).await?);
+    keyring::is_opened_by(&db, &*masters, &random).await.map(Some)
 }
 
 /// Where another master key comes from.

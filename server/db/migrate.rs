@@ -23,7 +23,7 @@ impl Db {
     /// # Errors
     /// When one fails (the database is as it was before that one), or when the database is newer than the binary.
     pub async fn migrate(&self) -> Result<Vec<String>> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite { writer, .. } => {
                 let mut writer = writer.lock().await;
                 let run = writer.spawn_blocking(|conn| {
@@ -38,6 +38,13 @@ impl Db {
             Backend::Postgres { url, .. } => migrate_postgres(url).await,
         }
     }
+}
+
+/// The migrations of the embedded database that this version knows.
+pub(super) fn known() -> Result<Vec<String>> {
+    let known: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> =
+        SQLITE.migrations().map_err(|error| Error::internal(error.to_string()))?;
+    Ok(known.iter().map(|migration| migration.name().version().to_string()).collect())
 }
 
 async fn migrate_postgres(url: &str) -> Result<Vec<String>> {

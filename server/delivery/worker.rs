@@ -16,6 +16,8 @@ use crate::clock::{Stopwatch, Timestamp};
 use crate::failpoint;
 
 const COMPLETION_RETRY: Duration = Duration::from_secs(1);
+/// The same, while the database is known not to take anything.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const PANICKED: &str = "the attempt failed inside the server; the log has the details";
 
 /// Puts a delivery into its lane, and starts a worker if there is need of one.
@@ -159,11 +161,15 @@ fn write<C: Channel>(shared: &Arc<Shared<C>>, completion: Completion<C::Payload>
         }
         // The result must not be forgotten: as long as the row is ours, nobody else will attempt it.
         Err(error) => {
-            tracing::warn!(id = completion.id, %error, "a result could not be written");
+            // What is wrong with the database itself is logged once, and may concern thousands of results.
+            if retry.db.trouble().is_none() {
+                tracing::warn!(id = completion.id, %error, "a result could not be written");
+            }
             let again = Arc::clone(&retry);
             // Also while the server drains, which waits for it, within its bounds.
             retry.tracker.spawn(async move {
                 tokio::time::sleep(COMPLETION_RETRY).await;
+                again.db.recovers(LONGEST_RETRY).await;
                 write(&again, completion);
             });
         }

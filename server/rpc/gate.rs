@@ -1,6 +1,6 @@
 //! The gate: what stands before every service.
 //!
-//! It asks the admission about the address, finds the method, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
+//! It asks the admission about the address, finds the method and a place for the call, demands a key with the method's scope, sets the caller's deadline, and sees to it that every
 //! error carries an `ErrorInfo`, also those that tonic itself makes.  Reflection and health need no key, and
 //! health may be asked from everywhere.
 
@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use super::address::ClientAddress;
 use super::admission::quota::Standing;
 use super::admission::{Admission, Door};
-use super::auth::{self, Authenticate};
+use super::auth::{self, Access, Authenticate};
 use super::meter::{Meter, Use};
 use super::methods::Methods;
 use super::origin;
@@ -132,6 +132,15 @@ impl Keeper {
             return Ok(Status::with_details(Code::Unimplemented, error.message(), status::details(&error))
                 .into_http());
         };
+        // Before anything is done for it: a refusal has to cost next to nothing.
+        let _place = match self.admission.begin(method.class) {
+            Ok(place) => place,
+            Err(error) => {
+                let status = status::to_status(&error);
+                self.metrics.request(method.path, status::code_name(status.code()));
+                return Ok(status.into_http());
+            }
+        };
         let scope = method.scope;
         let began = Stopwatch::start();
         if address != ClientAddress::of(request.extensions())
@@ -150,6 +159,7 @@ impl Keeper {
         let (standing, origin) = match admitted {
             Ok((principal, standing, origin)) => {
                 request.extensions_mut().insert(principal);
+                request.extensions_mut().insert(Access { scope, address });
                 (standing, origin)
             }
             Err(error) => {

@@ -20,16 +20,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const FULL: usize = 32 * 1024;
 
 /// A stream whose writes are gathered: one half for the connection, one for who drives it.
-pub(super) fn gather<S>(stream: S) -> (Gathered<S>, Driver<S>) {
-    let shared = Arc::new(Mutex::new(Shared { stream, gathered: Vec::new(), written: 0 }));
+pub fn gather<S>(stream: S) -> (Gathered<S>, Driver<S>) {
+    let shared = Arc::new(Mutex::new(Shared { stream, gathered: Vec::new(), written: 0, unflushed: false }));
     (Gathered(Arc::clone(&shared)), Driver { shared, ended: false })
 }
 
 /// What the connection reads from and writes to.
-pub(super) struct Gathered<S>(Arc<Mutex<Shared<S>>>);
+pub struct Gathered<S>(Arc<Mutex<Shared<S>>>);
 
 /// Polls the connection, and writes out what it has written.
-pub(super) struct Driver<S> {
+pub struct Driver<S> {
     shared: Arc<Mutex<Shared<S>>>,
     ended: bool,
 }
@@ -39,13 +39,12 @@ struct Shared<S> {
     gathered: Vec<u8>,
     /// How much of it the stream has taken.
     written: usize,
+    /// Whether the stream has taken bytes that it may still hold: TLS does when the socket is full.
+    unflushed: bool,
 }
 
 impl<S: AsyncWrite + Unpin> Shared<S> {
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.gathered.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while self.written < self.gathered.len() {
             let left = &self.gathered[self.written..];
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, left))?;
@@ -53,10 +52,15 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count;
+            self.unflushed = true;
         }
         // An idle connection keeps no memory for what it may write one day.
         (self.gathered, self.written) = (Vec::new(), 0);
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Makes room for more.
@@ -190,6 +194,50 @@ mod tests {
         let writes = vec![vec![7; 300]; 50];
         let (arrived, count) = through(&writes, 1 << 20).await;
         assert_eq!((arrived, count), (writes.concat(), 1));
+    }
+
+    /// Takes everything at once, and sends it on when it is flushed, as TLS does.
+    struct Holding<S>(S, Vec<u8>);
+
+    impl<S: AsyncWrite + Unpin> AsyncWrite for Holding<S> {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            from: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.1.extend_from_slice(from);
+            Poll::Ready(Ok(from.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self(stream, held) = self.get_mut();
+            while !held.is_empty() {
+                let count = ready!(Pin::new(&mut *stream).poll_write(cx, held))?;
+                held.drain(..count);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_holds_back_goes_out_when_the_reader_has_room() {
+        let (near, mut far) = duplex(16);
+        let (mut gathered, mut driver) = gather(Holding(near, Vec::new()));
+        let connection = async move {
+            gathered.write_all(&[7; 1_000]).await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        let mut connection = pin!(connection);
+        let mut arrived = [0; 1_000];
+        tokio::select! {
+            () = poll_fn(|cx| driver.poll(connection.as_mut(), cx)) => panic!("it has not ended"),
+            read = far.read_exact(&mut arrived) => assert_eq!(read.unwrap(), 1_000),
+        }
+        assert_eq!(arrived, [7; 1_000]);
     }
 
     #[tokio::test]

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use prost_reflect::{DescriptorPool, Value};
 
+use super::admission::Class;
 use crate::error::{Error, Result};
 
 const OPTION: &str = "switchboard.auth.v1.scope";
+const BULK: &str = "switchboard.auth.v1.bulk";
 /// Packages whose services are this server's own; the others are imports.
 const PACKAGES: &str = "switchboard.";
 
@@ -19,6 +21,8 @@ pub struct Method {
     pub scope: &'static str,
     /// Whether it answers with a stream.
     pub streaming: bool,
+    /// Who calls it, when not all can be served.
+    pub class: Class,
     /// Its place among all.
     pub number: usize,
 }
@@ -40,6 +44,8 @@ impl Methods {
         let option = pool
             .get_extension_by_name(OPTION)
             .ok_or_else(|| Error::internal("the scope option is missing"))?;
+        let bulk =
+            pool.get_extension_by_name(BULK).ok_or_else(|| Error::internal("the bulk option is missing"))?;
         let mut methods = Self { by_path: HashMap::new(), services: BTreeSet::new() };
         for service in pool.services().filter(|service| service.package_name().starts_with(PACKAGES)) {
             methods.services.insert(service.full_name().to_owned());
@@ -56,8 +62,12 @@ impl Methods {
                 let path = format!("/{}/{}", service.full_name(), method.name());
                 // There is a fixed number of them, for as long as the process lives.
                 let (path, scope): (&'static str, &'static str) = (path.leak(), scope.leak());
+                let class = match method.options().get_extension(&bulk).as_ref() {
+                    Value::Bool(true) => Class::Bulk,
+                    _ => Class::Administration,
+                };
                 let (streaming, number) = (method.is_server_streaming(), methods.by_path.len());
-                methods.by_path.insert(path, Method { path, scope, streaming, number });
+                methods.by_path.insert(path, Method { path, scope, streaming, class, number });
             }
         }
         Ok(methods)
@@ -92,6 +102,14 @@ mod tests {
             // A browser can not stream to a server.
             assert!(!method.is_client_streaming(), "{}", method.full_name());
         }
+    }
+
+    #[test]
+    fn what_applications_call_in_bulk_is_known() {
+        let methods = Methods::from_descriptor(crate::pb::DESCRIPTOR).unwrap();
+        let class = |path| methods.find(path).unwrap().class;
+        assert_eq!(class("/switchboard.event.v1.EventService/PublishEvent"), Class::Bulk);
+        assert_eq!(class("/switchboard.apikey.v1.ApiKeyService/RevokeApiKey"), Class::Administration);
     }
 
     #[test]

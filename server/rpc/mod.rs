@@ -14,8 +14,10 @@ pub mod auth;
 pub mod codec;
 pub mod convert;
 pub mod cut;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gate;
-mod gather;
+pub mod gather;
 mod head;
 pub mod http;
 pub mod mask;
@@ -28,7 +30,7 @@ pub mod status;
 pub mod tls;
 mod web;
 
-pub use auth::{Authenticate, Endings, Makers, Principal, User};
+pub use auth::{Access, Authenticate, Endings, Makers, Principal, User};
 
 use std::sync::Arc;
 

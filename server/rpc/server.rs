@@ -4,7 +4,8 @@
 //! no new connections, GOAWAY on the open ones, time for requests under way, then every connection is dropped.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,12 +65,29 @@ impl Default for Limits {
     }
 }
 
+/// How many may wait to be accepted, if the system allows it.
+const BACKLOG: u32 = 65_535;
 /// The greatest size of all headers of a request.
 const HEADER_LIMIT: u32 = 16 * 1024;
 /// What may wait to be sent on one stream before its producer waits too.
 const SEND_BUFFER: usize = 64 * 1024;
 /// After an error of accept, such as too many open files, a moment for it to pass.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens the port.
+///
+/// As many may wait to be accepted as the system allows: the standard library's 128 are too few for all who come back after
+/// a restart, and the system ignores the others, who try again after a second, two, four.
+///
+/// # Errors
+/// When the address can not be listened on.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The connections of the process before may not be forgotten yet.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves until `stop`, then drains; answers when the last connection is gone.  With `tls`, over TLS only.
 pub async fn serve(
@@ -173,7 +191,8 @@ async fn connection(stream: TcpStream, peer: IpAddr, port: &Port, router: Router
         () = stop.cancelled() => None,
     };
     if let Some(stream) = stream {
-        talk(stream, peer, port, router, stop).await;
+        // By itself: a connection without TLS would be as large.
+        Box::pin(talk(stream, peer, port, router, stop)).await;
     }
 }
 

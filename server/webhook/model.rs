@@ -103,7 +103,7 @@ impl Webhook {
 }
 
 /// Checks where requests go; the answer is the URL in its one written form.
-fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String> {
+pub(super) fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String> {
     if text.is_empty() {
         return Err("is required".into());
     }
@@ -134,7 +134,7 @@ pub fn normal_url(text: &str) -> String {
     Url::parse(text).map_or_else(|_| text.to_owned(), String::from)
 }
 
-fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(super) fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name: HeaderName = name.parse().map_err(|_| "is not a header name".to_owned())?;
     let own =
         ["webhook-", "x-webhook-", "proxy-", ":"].iter().any(|prefix| name.as_str().starts_with(prefix));

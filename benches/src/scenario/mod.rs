@@ -10,6 +10,7 @@ mod latency;
 mod live;
 mod open_loop;
 mod ordered;
+mod overload;
 mod pending;
 mod publish;
 mod reconcile;
@@ -44,6 +45,11 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
     if options.wants(Scenario::Hostile) {
         let stage = parts.stage(backend).await?;
         hostile::measure(&stage, options.latency_time(), report).await?;
+        stage.stop().await?;
+    }
+    if options.wants(Scenario::Overload) {
+        let stage = parts.stage(backend).await?;
+        overload::measure(&stage, options.time(), report).await?;
         stage.stop().await?;
     }
     if options.wants(Scenario::Ordered) {

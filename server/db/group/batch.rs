@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::db::trouble::Trouble;
 use crate::db::{Conn, PostgresWriter, SqliteWriter};
 use crate::error::{Error, Kind, Result};
 
@@ -114,13 +115,16 @@ pub(super) trait AnyBatch: Send {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub kind: Kind,
+    /// What is wrong with the database, if that is the reason.
+    pub trouble: Option<Trouble>,
     pub message: String,
 }
 
 impl Failure {
     fn error(&self) -> Error {
-        match self.kind {
-            Kind::Unavailable => {
+        match (self.trouble, self.kind) {
+            (Some(trouble), _) => trouble.error(self.message.clone()),
+            (None, Kind::Unavailable) => {
                 Error::unavailable("the database can not be written to", self.message.clone())
             }
             _ => Error::internal(self.message.clone()),

@@ -7,6 +7,7 @@
 //! costs nothing and loses nothing.  It is woken for its own topics only ([`wakes`]).
 
 mod behind;
+mod bounds;
 mod ring;
 mod wakes;
 mod wanted;
@@ -25,8 +26,10 @@ use crate::db::Db;
 use crate::db::hint::{Hint, Hints};
 use crate::error::Result;
 use behind::Behind;
+use bounds::Shared;
 use ring::Ring;
 
+pub use bounds::Bounds;
 pub use wakes::Wakes;
 pub use wanted::Wanted;
 pub use watcher::Watcher;
@@ -35,6 +38,9 @@ pub use watcher::Watcher;
 const BATCH: usize = 512;
 /// How often the log is read for other nodes' events when nothing says that there are some.
 const POLL: Duration = Duration::from_millis(200);
+/// How many events are in memory from the beginning: those who watched the process before come back all at once, and are
+/// not far behind.
+const REMEMBERED: i64 = 2_048;
 
 /// An event on the bus, with room for its encoded form: made by whoever needs it first, shared by all.
 #[derive(Debug)]
@@ -72,6 +78,7 @@ pub struct Bus {
     epoch: i64,
     ring: RwLock<Ring>,
     behind: Behind,
+    bounds: Shared,
     head: watch::Sender<i64>,
     wakes: Arc<Wakes>,
     tail: Notify,
@@ -79,19 +86,36 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus that starts at the end of the log.
+    /// A bus that knows the log to its end, and the last of it by heart.
+    ///
+    /// # Errors
+    /// When the log can not be read.
     pub async fn open(db: Db) -> Result<Arc<Self>> {
-        let (epoch, last) = log::head(&mut db.reader().await?).await?;
-        Ok(Arc::new(Self {
+        let bounds = Shared::new(db.clone());
+        let Bounds { epoch, start, head } = bounds.read().await?;
+        let bus = Self {
             behind: Behind::new(db.clone()),
             db,
             epoch,
-            ring: RwLock::new(Ring::at(last, 0)),
-            head: watch::Sender::new(last),
+            ring: RwLock::new(Ring::at(start.max(head - REMEMBERED), 0)),
+            bounds,
+            head: watch::Sender::new(head),
             wakes: Arc::default(),
             tail: Notify::new(),
             hints: OnceLock::new(),
-        }))
+        };
+        bus.catch_up().await?;
+        // The last events may be erased.
+        bus.ring.write().unwrap_or_else(PoisonError::into_inner).reach(head);
+        Ok(Arc::new(bus))
+    }
+
+    /// Where the log begins and ends, as it is now.
+    ///
+    /// # Errors
+    /// When the database can not be read.
+    pub async fn bounds(&self) -> Result<Bounds> {
+        self.bounds.read().await
     }
 
     /// Has other nodes told by `hints` what this one commits, and this one look when it hears of theirs.  The first ones stay.
@@ -107,12 +131,6 @@ impl Bus {
     /// The position of the last event that is known here.
     pub fn head(&self) -> i64 {
         *self.head.borrow()
-    }
-
-    /// Whether all that follows this position is in memory, and the position itself is in the log.
-    pub fn has_after(&self, position: i64) -> bool {
-        let ring = self.ring.read().unwrap_or_else(PoisonError::into_inner);
-        (ring.first..=ring.last).contains(&position)
     }
 
     /// Wakes those who watch, also for what is not in the log.

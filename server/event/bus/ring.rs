@@ -34,6 +34,11 @@ impl Ring {
         Self { first: position, last: position, forgotten, ..Self::default() }
     }
 
+    /// Knows that there is nothing else up to this position.
+    pub fn reach(&mut self, position: i64) {
+        self.last = self.last.max(position);
+    }
+
     /// Adds the next event.
     pub fn push(&mut self, record: Arc<Record>) {
         debug_assert!(record.event.position > self.last, "the ring is in order");

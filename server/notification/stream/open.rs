@@ -10,14 +10,13 @@ use crate::clock::Stopwatch;
 use crate::error::{Result, Violations};
 use crate::event::bus::Watcher;
 use crate::event::cursor::Cursor;
-use crate::event::log;
 use crate::failpoint;
 use crate::notification::frame::{Frame, SubscribeFrame as _};
 use crate::notification::registry;
 use crate::notification::view::{self, FILTER_LIMIT};
 use crate::pb::switchboard::notification::v1::{Opened, Resync, resync};
-use crate::rpc::Principal;
 use crate::rpc::convert::{duration, timestamp};
+use crate::rpc::{Access, Principal};
 
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(20);
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -35,12 +34,12 @@ pub struct Wish {
 }
 
 impl Stream {
-    /// Opens a stream.
+    /// Opens a stream for a caller whom the gate has let in so.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a bad filter, or for a cursor that is none; `PERMISSION_DENIED` with `TOPIC_DENIED` for
     /// topics that the caller may not see; what [`registry::Registry::enter`] says of limits.
-    pub async fn open(source: Arc<Source>, principal: Principal, wish: Wish) -> Result<Self> {
+    pub async fn open(source: Arc<Source>, principal: Principal, access: Access, wish: Wish) -> Result<Self> {
         let mut violations = Violations::default();
         let filter = Arc::new(wish.filter.read(&mut violations));
         let heartbeat = wish.heartbeat.unwrap_or(DEFAULT_HEARTBEAT);
@@ -51,7 +50,7 @@ impl Stream {
         violations.require(readable, "cursor", "is not a cursor of this server");
         violations.finish()?;
         let view = registry::view(&principal, &filter)?;
-        let seat = source.registry.enter(&principal, &filter, heartbeat)?;
+        let seat = source.registry.enter(&principal, source.valid.unit(&access), &filter, heartbeat)?;
 
         // Watched first and asked for its place then: what comes in between rings the bell.
         let watcher = source.bus.watch_topics(view.wanted(), Arc::clone(seat.bell()));
@@ -81,6 +80,7 @@ impl Stream {
         source.metrics.set_subscribers(source.registry.len());
         Ok(Self {
             principal,
+            access,
             view,
             next_view: None,
             watcher,
@@ -114,23 +114,17 @@ async fn start(
         None if !source.db.is_shared() => return Ok((known, None)),
         _ => {}
     }
-    let mut conn = source.db.reader().await?;
-    if let Some(cursor) = cursor
-        && cursor.epoch == epoch
-        && source.bus.has_after(cursor.position)
-        // What was removed for its age may still be in memory, and is not to be seen any more.
-        && cursor.position >= log::start(&mut conn).await?
-    {
-        return Ok((cursor.position, None));
-    }
-    let (_, head) = log::head(&mut conn).await?;
+    let bounds = source.bus.bounds().await?;
     let Some(cursor) = cursor else {
-        return Ok((head, None));
+        return Ok((bounds.head, None));
     };
+    // Here it may be known of events that were not there yet when the bounds were read.
+    let head = bounds.head.max(watcher.head());
     if cursor.epoch != epoch || cursor.position > head || cursor.position < 0 {
         return Ok((head, Some(resync::Reason::CursorUnknown)));
     }
-    if cursor.position < log::start(&mut conn).await? {
+    // What was removed for its age may still be in memory, and is not to be seen any more.
+    if cursor.position < bounds.start {
         return Ok((head, Some(resync::Reason::CursorExpired)));
     }
     Ok((cursor.position, None))

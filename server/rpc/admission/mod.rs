@@ -1,17 +1,23 @@
-//! Who may come to the port at all: what is decided by a request's address, before its key is looked at and while it is.
+//! Who may come to the port at all: what is decided by a request's address and by what else is under way, before its key is
+//! looked at and while it is.
 //!
 //! ```text
-//! peer ─▶ forwarded (past trusted proxies) ─▶ deny list ─▶ allow list ─▶ limit of the address ─▶ failed keys of the address
+//! peer ─▶ forwarded (past trusted proxies) ─▶ deny list ─▶ allow list ─▶ limit of the address ─▶ calls under way
+//!      ─▶ failed keys of the address
 //! ```
 //! All of it is in the memory of one node.  The addresses of trusted proxies are no unit of any limit: everybody comes from
 //! there.
 
 mod cells;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod load;
 mod networks;
 pub mod quota;
 mod route;
 
+pub use load::{Class, Place};
 pub use networks::Networks;
 pub(super) use route::Admitted;
 
@@ -22,10 +28,11 @@ use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
 
 use super::address::ClientAddress;
-use super::auth::{Authenticate, Principal, TOKEN_ENDED, User};
-use crate::clock::SharedClock;
+use super::auth::{Access, Authenticate, Principal, TOKEN_ENDED, User};
+use crate::clock::{SharedClock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use cells::Cells;
+use load::Load;
 use quota::{Quota, Standing};
 
 /// What the settings say of addresses.
@@ -43,6 +50,8 @@ pub struct Policy {
     pub failed_keys: Option<Quota>,
     /// How many requests a user may make, with whatever tokens.
     pub users: Option<Quota>,
+    /// How many calls may be under way.
+    pub under_way: Option<usize>,
 }
 
 impl Policy {
@@ -73,6 +82,7 @@ pub struct Admission {
     requests: Cells,
     failed_keys: Cells,
     users: Cells,
+    load: Load,
 }
 
 impl Admission {
@@ -85,12 +95,15 @@ impl Admission {
             requests: Cells::default(),
             failed_keys: Cells::default(),
             users: Cells::default(),
+            load: Load::default(),
         }
     }
 
-    /// Has a policy hold from now on; what addresses have used up stays.
-    pub fn set(&self, policy: Policy) {
-        self.policy.store(Arc::new(policy));
+    /// Has a policy hold from now on; what addresses have used up stays.  Answers whether its lists are others than before.
+    pub fn set(&self, policy: Policy) -> bool {
+        let policy = Arc::new(policy);
+        let before = self.policy.swap(Arc::clone(&policy));
+        (&before.allowed, &before.denied) != (&policy.allowed, &policy.denied)
     }
 
     /// The address that a request is from, when it may come.
@@ -109,14 +122,21 @@ impl Admission {
             _ => policy.admits(address),
         };
         if !admitted {
-            let message = "requests from this address are not allowed";
-            return Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message));
+            return Err(not_admitted());
         }
         if let (Some(quota), Some(unit)) = (&policy.requests, policy.unit(address)) {
             let taken = self.requests.take(unit, quota, self.clock.now());
             taken.map_err(|standing| standing.into_error("the rate limit of this address is used up"))?;
         }
         Ok(address)
+    }
+
+    /// A place for a call as long as it is under way.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` with `OVERLOADED` when there are too many.
+    pub fn begin(&self, class: Class) -> Result<Place> {
+        self.load.enter(class, self.policy.load().under_way)
     }
 
     /// The holder of a key that was shown from an address.
@@ -144,6 +164,28 @@ impl Admission {
             })?;
         }
         found
+    }
+
+    /// Whether a caller may go on with a call that lasts; answers when the key ends, if that is known.
+    ///
+    /// # Errors
+    /// As [`Authenticate::revalidate`], and `PERMISSION_DENIED` when the lists do not let the address call any more.
+    pub async fn revalidate(
+        &self,
+        keys: &dyn Authenticate,
+        principal: &Principal,
+        access: &Access,
+    ) -> Result<Option<Timestamp>> {
+        if !self.policy.load().admits(access.address) {
+            return Err(not_admitted());
+        }
+        keys.revalidate(principal, access).await
+    }
+
+    /// What counts as one address where calls from it are counted: a /64 of IPv6 does.  `None` for those that are no unit of any
+    /// limit.
+    pub fn unit(&self, address: Option<IpAddr>) -> Option<u128> {
+        self.policy.load().unit(address).map(cells::unit)
     }
 
     /// Counts a request of a user.
@@ -179,6 +221,10 @@ impl Admission {
             _ => seen,
         }
     }
+}
+
+fn not_admitted() -> Error {
+    Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", "requests from this address are not allowed")
 }
 
 impl Policy {

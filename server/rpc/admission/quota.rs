@@ -147,16 +147,16 @@ impl Standing {
 
 /// Tells with an answer which limit refused the request and when it may come again.
 pub fn tell_refusal(error: &Error, headers: &mut HeaderMap) {
+    let Some(wait) = error.retry_delay() else { return };
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
     if error.reason() != REASON {
         return;
     }
     let of = |key| error.metadata().iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
-    let wait = error.retry_delay().unwrap_or_default();
     let numbers = (of("limit").map(str::parse), of("period_seconds").map(str::parse));
     if let (Some(name), (Some(Ok(uses)), Some(Ok(period)))) = (of("rate_limit"), numbers) {
         tell(headers, policy(name, uses, period), name, 0, wait);
     }
-    headers.insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
 }
 
 fn tell(headers: &mut HeaderMap, policy: Option<HeaderValue>, name: &str, remaining: i64, after: Duration) {

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use http::{HeaderValue, StatusCode, header};
 
-use super::{Admission, Door, quota};
+use super::{Admission, Class, Door, quota};
 use crate::error::{Error, Kind};
 use crate::rpc::address::ClientAddress;
 
@@ -41,8 +41,10 @@ async fn pass(admission: &Admission, door: Door, mut request: Request, next: Nex
         FORWARD_AUTH => Door::Proxy,
         _ => door,
     };
-    match admission.enter(request.headers(), request.extensions(), door) {
-        Ok(address) => {
+    let entered = admission.enter(request.headers(), request.extensions(), door);
+    let entered = entered.and_then(|address| Ok((address, admission.begin(Class::Bulk)?)));
+    match entered {
+        Ok((address, _place)) => {
             put(request.extensions_mut(), address);
             next.run(request).await
         }
@@ -60,6 +62,7 @@ pub(in crate::rpc) fn put(extensions: &mut http::Extensions, address: Option<IpA
 fn refusal(error: &Error) -> Response {
     let status = match error.kind() {
         Kind::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::FORBIDDEN,
     };
     let body = serde_json::json!({ "error": { "reason": error.reason(), "message": error.message(), "violations": [] } });

@@ -13,7 +13,7 @@ import { file_google_protobuf_descriptor } from "@bufbuild/protobuf/wkt";
  * Describes the file switchboard/auth/v1/auth.proto.
  */
 export const file_switchboard_auth_v1_auth: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zd2l0Y2hib2FyZC9hdXRoL3YxL2F1dGgucHJvdG8SE3N3aXRjaGJvYXJkLmF1dGgudjE6NgoFc2NvcGUSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxi0hwMgASgJUgVzY29wZWIGcHJvdG8z", [file_google_protobuf_descriptor]);
+  fileDesc("Ch5zd2l0Y2hib2FyZC9hdXRoL3YxL2F1dGgucHJvdG8SE3N3aXRjaGJvYXJkLmF1dGgudjE6NgoFc2NvcGUSHi5nb29nbGUucHJvdG9idWYuTWV0aG9kT3B0aW9ucxi0hwMgASgJUgVzY29wZTo0CgRidWxrEh4uZ29vZ2xlLnByb3RvYnVmLk1ldGhvZE9wdGlvbnMYtYcDIAEoCFIEYnVsa2IGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * The scope that a caller's key must hold to use the RPC, as `resource:action`. A key also passes with
@@ -24,4 +24,14 @@ export const file_switchboard_auth_v1_auth: GenFile = /*@__PURE__*/
  */
 export const scope: GenExtension<MethodOptions, string> = /*@__PURE__*/
   extDesc(file_switchboard_auth_v1_auth, 0);
+
+/**
+ * Whether applications call it for each of their own events, mails, requests or users. A server that has too many calls
+ * under way refuses these with `UNAVAILABLE`, the reason `OVERLOADED` and a `RetryInfo`, before it refuses what
+ * administrators do.
+ *
+ * @generated from extension: bool bulk = 50101;
+ */
+export const bulk: GenExtension<MethodOptions, boolean> = /*@__PURE__*/
+  extDesc(file_switchboard_auth_v1_auth, 1);
 

@@ -1,0 +1,190 @@
+//! More publishers than the server has places for.
+//!
+//! The peak is what 256 callers reach. Then there are so many callers that all places are taken and several times as many
+//! calls are refused; who is refused comes back when the server said, give or take a tenth, as clients do. What is done
+//! meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
+//! administrator's call and the health check, since a crowd's connections are full of the crowd.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use switchboard_client::event::v1::ListEventTypesRequest;
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::{Code, Status};
+
+use super::say;
+use crate::client::{Events, HealthCaller, PublishCaller, UNWANTED, callers, client, connections};
+use crate::error::{Context, Result};
+use crate::load::{Caller, WARM_UP, measured};
+use crate::report::{Figure, Report};
+use crate::stage::Stage;
+use crate::stats::quantile;
+
+const PEAK_CALLERS: usize = 256;
+/// As the setting `server.max_calls_under_way` is when nothing is set.
+const PLACES: usize = 4_096;
+const TIMES: [usize; 3] = [2, 5, 10];
+/// HTTP/2 streams that the server allows on a connection.
+const PER_CONNECTION: usize = 1_000;
+/// What a refused caller waits, as the server says.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Between two calls of those who are timed.
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a crowd has met so far.
+#[derive(Default)]
+struct Met {
+    stop: AtomicBool,
+    done: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Measures the peak, and the same with crowds.
+pub async fn measure(stage: &Stage<'_>, time: Duration, report: &mut Report) -> Result<()> {
+    let events = Events::default();
+    say("overload, the peak");
+    let address = stage.server.address();
+    let makers = callers(address, PEAK_CALLERS, |channel| PublishCaller::new(channel, &events)).await?;
+    let (_, mut calls) = measured(makers, time).await?;
+    let peak = calls.per_second;
+    let figures =
+        [Figure::spread("events/s", peak), Figure::spread("p99 ms", quantile(&mut calls.latencies, 0.99))];
+    report.add("overload", &format!("the peak, {PEAK_CALLERS} callers"), stage.backend.name(), &figures);
+    for times in TIMES {
+        say(&format!("overload, {times} times"));
+        let figures = crowd(stage, &events, times * PLACES, peak, time).await?;
+        let case = format!("{} callers", times * PLACES);
+        report.add("overload", &case, stage.backend.name(), &figures);
+    }
+    Ok(())
+}
+
+async fn crowd(
+    stage: &Stage<'_>,
+    events: &Events,
+    count: usize,
+    peak: f64,
+    time: Duration,
+) -> Result<Vec<Figure>> {
+    let met = Arc::new(Met::default());
+    let mut channels = Vec::new();
+    while channels.len() * PER_CONNECTION < count {
+        channels.extend(connections(stage.server.address(), 1).await?);
+    }
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        let caller = PublishCaller::new(channels[number % channels.len()].clone(), events)?;
+        tasks.spawn(one(caller, Arc::clone(&met), number as u32));
+    }
+    tokio::time::sleep(2 * WARM_UP).await;
+    let probes = Probes::start(stage.server.address(), events, &met).await?;
+    let (begin, done, refused) = (Instant::now(), load(&met.done), load(&met.refused));
+    tokio::time::sleep(time).await;
+    let seconds = begin.elapsed().as_secs_f64();
+    let rate = (load(&met.done) - done) as f64 / seconds;
+    let refusals = (load(&met.refused) - refused) as f64 / seconds;
+    met.stop.store(true, Ordering::Relaxed);
+    let mut figures = vec![
+        Figure::spread("events/s", rate),
+        Figure::spread("× peak", rate / peak),
+        Figure::spread("refused/s", refusals),
+    ];
+    figures.extend(probes.end().await?);
+    tasks.shutdown().await;
+    figures.push(Figure::spread("failed", load(&met.failed) as f64));
+    Ok(figures)
+}
+
+fn load(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
+fn is_refusal(status: &Status) -> bool {
+    status.code() == Code::Unavailable && status.message().contains("under way")
+}
+
+/// One of the crowd.
+async fn one(mut caller: PublishCaller, met: Arc<Met>, number: u32) {
+    // Spread, as those are who come by themselves.
+    tokio::time::sleep(PAUSE / 100 * (number % 100)).await;
+    while !met.stop.load(Ordering::Relaxed) {
+        match caller.client.publish_event(caller.events.next(UNWANTED)).await {
+            Ok(_) => met.done.fetch_add(1, Ordering::Relaxed),
+            Err(status) if is_refusal(&status) => {
+                met.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE - PAUSE / 10 + PAUSE / 500 * (number * 37 % 100)).await;
+                continue;
+            }
+            Err(_) => met.failed.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
+/// Those who are timed.
+struct Probes {
+    refusals: JoinHandle<Result<Vec<Duration>>>,
+    administrator: JoinHandle<Result<Vec<Duration>>>,
+    health: JoinHandle<Result<Vec<Duration>>>,
+}
+
+impl Probes {
+    async fn start(address: &str, events: &Events, met: &Arc<Met>) -> Result<Self> {
+        let mut channels = connections(address, 1).await?;
+        channels.extend(connections(address, 1).await?);
+        channels.extend(connections(address, 1).await?);
+        let publisher = PublishCaller::new(channels[0].clone(), events)?;
+        let refusals = tokio::spawn(repeat(Arc::clone(met), move || {
+            let mut publisher = publisher.clone();
+            async move {
+                let answer = publisher.client.publish_event(publisher.events.next(UNWANTED)).await;
+                // Now and then there is a place.
+                Ok(answer.is_err_and(|status| is_refusal(&status)))
+            }
+        }));
+        let types = client(channels[1].clone())?.events();
+        let administrator = tokio::spawn(repeat(Arc::clone(met), move || {
+            let mut types = types.clone();
+            async move {
+                types.list_event_types(ListEventTypesRequest::default()).await.context("ListEventTypes")?;
+                Ok(true)
+            }
+        }));
+        let channel = channels[2].clone();
+        let health = tokio::spawn(repeat(Arc::clone(met), move || {
+            let mut caller = HealthCaller::new(channel.clone());
+            async move { caller.call().await.map(|()| true) }
+        }));
+        Ok(Self { refusals, administrator, health })
+    }
+
+    async fn end(self) -> Result<Vec<Figure>> {
+        let mut figures = Vec::new();
+        for (name, probe) in [
+            ("refusal p99 ms", self.refusals),
+            ("administrator p99 ms", self.administrator),
+            ("health p99 ms", self.health),
+        ] {
+            let mut times = probe.await.context("a caller that is timed")??;
+            figures.push(Figure::spread(name, quantile(&mut times, 0.99)));
+        }
+        Ok(figures)
+    }
+}
+
+/// Calls until the crowd ends; the times of the calls that count.
+async fn repeat<F: Future<Output = Result<bool>>>(
+    met: Arc<Met>,
+    mut call: impl FnMut() -> F,
+) -> Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    while !met.stop.load(Ordering::Relaxed) {
+        let begin = Instant::now();
+        if call().await? {
+            times.push(begin.elapsed());
+        }
+        tokio::time::sleep(PROBE_PAUSE).await;
+    }
+    Ok(times)
+}

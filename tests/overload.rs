@@ -1,0 +1,99 @@
+//! More calls than the server has places for.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, StatusCode};
+use http_body_util::{Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::json;
+use switchboard_client::event::v1::ListEventsRequest;
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::harness::server::event;
+use crate::harness::{eventually, on_both, status};
+use crate::settings::set;
+
+/// Seven eighths of it are for what applications do in bulk.
+const PLACES: usize = 16;
+const BULK: usize = 14;
+
+/// Publishes whose bodies never end, over a connection of their own: they are under way until this is dropped.
+struct Held(Vec<tokio::task::JoinHandle<()>>);
+
+impl Held {
+    async fn calls(count: usize, to: &str, key: &str) -> Self {
+        let stream = TcpStream::connect(to).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.unwrap();
+        let mut tasks = vec![tokio::spawn(async { drop(connection.await) })];
+        for _ in 0..count {
+            let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+            let request =
+                Request::post(format!("http://{to}/switchboard.event.v1.EventService/PublishEvent"))
+                    .header("content-type", "application/grpc")
+                    .header("x-api-key", key)
+                    .body(body)
+                    .unwrap();
+            let mut sender = sender.clone();
+            tasks.push(tokio::spawn(async move { drop(sender.send_request(request).await) }));
+        }
+        Self(tasks)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// What a request over HTTP/1.1 is answered: the status, and when to come again.
+async fn ask(to: &str, request: Request<Full<Bytes>>) -> (StatusCode, Option<String>) {
+    let stream = TcpStream::connect(to).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.unwrap();
+    let again = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+    (response.status(), again)
+}
+
+async fn get(to: &str, path: &str) -> (StatusCode, Option<String>) {
+    ask(to, Request::get(path).header("host", "localhost").body(Full::default()).unwrap()).await
+}
+
+/// Asks to verify a key that nobody has.
+async fn verify(to: &str, key: &str) -> (StatusCode, Option<String>) {
+    let request = Request::post("/v1/verify").header("host", "localhost").header("x-api-key", key);
+    ask(to, request.body(Full::new(Bytes::from_static(br#"{"key":"swb_nope"}"#))).unwrap()).await
+}
+
+on_both! {
+    async fn over_the_bound_bulk_is_refused_and_administrators_are_served(server: Server) {
+        set(&server.client, json!({"server.max_calls_under_way": PLACES})).await;
+        let (to, key) = (server.address(), server.key.reveal());
+        let held = Held::calls(BULK, &to, key).await;
+        let publish = async || server.client.events().publish_event(event("app.happened", "{}")).await;
+        let refused = eventually("bulk is refused", async || publish().await.err()).await;
+        let details = status::expect(&refused, Code::Unavailable, "OVERLOADED");
+        assert_eq!(details.retry_info().unwrap().retry_delay.unwrap().as_secs(), 1);
+        assert_eq!(verify(&to, key).await, (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned())));
+
+        let list = async || server.client.events().list_events(ListEventsRequest::default()).await;
+        let seen = list().await.unwrap().into_inner();
+        assert!(seen.events.iter().all(|event| event.event_type != "app.happened"), "what is refused changes nothing");
+
+        // More of the same do not take what is left for administrators.
+        let more = Held::calls(3 * PLACES, &to, key).await;
+        status::expect(&publish().await.unwrap_err(), Code::Unavailable, "OVERLOADED");
+        list().await.unwrap();
+        let (health, _) = get(&to, "/healthz").await;
+        assert_eq!(health, StatusCode::OK);
+
+        drop((held, more));
+        eventually("places come back", async || publish().await.ok()).await;
+    }
+}
