@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::harness::server::event;
-use crate::harness::{eventually, on_both, status};
+use crate::harness::{breath, eventually, on_both, status};
 use crate::settings::set;
 
 /// Seven eighths of it are for what applications do in bulk.
@@ -31,17 +31,20 @@ impl Held {
         let (sender, connection) = handshake.await.unwrap();
         let mut tasks = vec![tokio::spawn(async { drop(connection.await) })];
         for _ in 0..count {
-            let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
-            let request =
-                Request::post(format!("http://{to}/switchboard.event.v1.EventService/PublishEvent"))
-                    .header("content-type", "application/grpc")
-                    .header("x-api-key", key)
-                    .body(body)
-                    .unwrap();
-            let mut sender = sender.clone();
+            let uri = format!("http://{to}/switchboard.event.v1.EventService/PublishEvent");
+            let (mut sender, key) = (sender.clone(), key.to_owned());
             tasks.push(tokio::spawn(async move {
-                let answered = sender.send_request(request).await;
-                panic!("a call that has not ended is answered: {answered:?}");
+                loop {
+                    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+                    let request = Request::post(&uri)
+                        .header("content-type", "application/grpc")
+                        .header("x-api-key", &key)
+                        .body(body)
+                        .unwrap();
+                    // It is answered only when it is refused, as when somebody else had the last place for a moment.
+                    drop(sender.send_request(request).await);
+                    breath().await;
+                }
             }));
         }
         Self(tasks)
@@ -79,24 +82,25 @@ on_both! {
         set(&server.client, json!({"server.max_calls_under_way": PLACES})).await;
         let (to, key) = (server.address(), server.key.reveal());
         let held = Held::calls(BULK, &to, key).await;
-        let publish = async || server.client.events().publish_event(event("app.happened", "{}")).await;
-        let refused = eventually("bulk is refused", async || publish().await.err()).await;
+        let publish = async |name| server.client.events().publish_event(event(name, "{}")).await;
+        eventually("bulk is refused", async || publish("app.taken").await.err()).await;
+        let refused = publish("app.refused").await.unwrap_err();
         let details = status::expect(&refused, Code::Unavailable, "OVERLOADED");
         assert_eq!(details.retry_info().unwrap().retry_delay.unwrap().as_secs(), 1);
         assert_eq!(verify(&to, key).await, (StatusCode::SERVICE_UNAVAILABLE, Some("1".to_owned())));
 
         let list = async || server.client.events().list_events(ListEventsRequest::default()).await;
         let seen = list().await.unwrap().into_inner();
-        assert!(seen.events.iter().all(|event| event.event_type != "app.happened"), "what is refused changes nothing");
+        assert!(seen.events.iter().all(|event| event.event_type != "app.refused"), "what is refused changes nothing");
 
         // More of the same do not take what is left for administrators.
-        let more = Held::calls(3 * PLACES, &to, key).await;
-        status::expect(&publish().await.unwrap_err(), Code::Unavailable, "OVERLOADED");
+        let more = Held::calls(PLACES, &to, key).await;
+        status::expect(&publish("app.refused").await.unwrap_err(), Code::Unavailable, "OVERLOADED");
         list().await.unwrap();
         let (health, _) = get(&to, "/healthz").await;
         assert_eq!(health, StatusCode::OK);
 
         drop((held, more));
-        eventually("places come back", async || publish().await.ok()).await;
+        eventually("places come back", async || publish("app.taken").await.ok()).await;
     }
 }
