@@ -50,7 +50,7 @@ async fn count(server: &Server, webhook_id: &str, state: DeliveryState) -> usize
 }
 
 /// Waits until so many deliveries to an endpoint have succeeded, and no other has been made.
-async fn until_all_succeeded(server: &Server, webhook_id: &str, number: usize) {
+pub async fn until_all_succeeded(server: &Server, webhook_id: &str, number: usize) {
     eventually(&format!("{number} deliveries succeed"), async || {
         let all = all_to(server, webhook_id).await;
         assert!(all.len() <= number, "more deliveries than events: {}", all.len());

@@ -5,16 +5,19 @@ use switchboard::cli::demo::grpcurl_lines;
 
 use crate::harness::receiver::Receiver;
 use crate::harness::server::Server;
-use crate::harness::tools::{self, Output, run, tool};
+use crate::harness::tools::{self, Output, run, run_until, tool};
 use crate::harness::{SOON, eventually, on_both};
 
 const TICKET: &str = r#"{"ticket_id":7,"title":"Gate 4 is stuck","priority":"critical","created_by":"sam"}"#;
 
 /// Runs grpcurl without any proto file.
 async fn grpcurl(address: &str, key: &str, options: &[&str], rest: &[&str]) -> Output {
+    run(tool("grpcurl"), arguments(address, key, options, rest), b"").await
+}
+
+fn arguments(address: &str, key: &str, options: &[&str], rest: &[&str]) -> Vec<String> {
     let header = format!("x-api-key: {key}");
-    let args = [&["-plaintext", "-H", &header], options, &[address], rest].concat();
-    run(tool("grpcurl"), args, b"").await
+    [&["-plaintext", "-H", &header], options, &[address], rest].concat().into_iter().map(str::to_owned).collect()
 }
 
 /// Makes a call that succeeds; answers its messages.
@@ -30,11 +33,10 @@ fn messages(text: &str) -> Vec<Value> {
     Deserializer::from_str(text).into_iter().map_while(Result::ok).collect()
 }
 
-/// A line as a reader pastes it into a shell.
-async fn shell(line: &str) -> Output {
+/// A line as a reader pastes it into a shell that finds grpcurl.
+fn pasted(line: &str) -> [String; 2] {
     let folder = tools::folder().join("bin");
-    let line = format!("PATH=\"{}:$PATH\"; {line}", folder.display());
-    run("sh", ["-c", &line], b"").await
+    ["-c".to_owned(), format!("PATH=\"{}:$PATH\"; {line}", folder.display())]
 }
 
 on_both! {
@@ -129,13 +131,11 @@ on_both! {
         assert_eq!(mail["email"]["subject"], "Ticket 7: Gate 4 is stuck");
         assert!(mail["htmlBody"].as_str().unwrap().contains("Gate 4 is stuck"));
 
-        // The stream goes on for ever, so that the client's time limit ends it.
         let request = json!({"cursor": first["cursor"], "event_types": ["ticket.*"]}).to_string();
-        let options = ["-max-time", "2", "-d", &request];
-        let stream =
-            grpcurl(&server.address(), key, &options, &["switchboard.notification.v1.NotificationService/Subscribe"]).await;
-        let frames = messages(&stream.stdout);
-        assert_eq!(frames[0]["opened"]["resumed"], true, "{stream:?}");
+        let args = arguments(&server.address(), key, &["-d", &request], &["switchboard.notification.v1.NotificationService/Subscribe"]);
+        let stream = run_until(tool("grpcurl"), args, |text| messages(text).len() >= 2).await;
+        let frames = messages(&stream);
+        assert_eq!(frames[0]["opened"]["resumed"], true, "{stream}");
         assert_eq!((&frames[1]["events"][0]["id"], &frames[1]["events"][0]["data"]), (&json!(event_id), &json!(TICKET)));
         assert_eq!(frames[1]["cursor"], ticket["cursor"]);
     }
@@ -145,7 +145,7 @@ on_both! {
         let (stream, others) = lines.split_last().unwrap();
         let mut answers = Vec::new();
         for line in others {
-            let output = shell(line).await;
+            let output = run("sh", pasted(line), b"").await;
             assert!(output.success() && output.stderr.is_empty(), "{line}\n{output:?}");
             answers.push(output.stdout);
         }
@@ -156,9 +156,9 @@ on_both! {
         assert_eq!(json(&event)["event"]["id"], json(&publish)["eventId"]);
         assert_eq!(json(&key)["apiKey"]["scopes"], json!(["events:read", "email:read"]));
 
-        // The last one ends with Ctrl-C; a client's time limit does as well.
-        let limited = stream.replacen("grpcurl ", "grpcurl -max-time 2 ", 1);
-        let opened = shell(&limited).await;
-        assert_eq!(messages(&opened.stdout)[0]["opened"]["heartbeatInterval"], "20s", "{opened:?}");
+        // The last one ends with Ctrl-C. The shell gives its place to grpcurl, so that its end is grpcurl's too.
+        let line = stream.replacen("grpcurl ", "exec grpcurl ", 1);
+        let opened = run_until("sh", pasted(&line), |text| !messages(text).is_empty()).await;
+        assert_eq!(messages(&opened)[0]["opened"]["heartbeatInterval"], "20s", "{opened}");
     }
 }

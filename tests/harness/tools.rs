@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// How long [`run`] lets a program take. Generous, because a busy machine is not a failure.
 pub const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -129,6 +129,39 @@ where
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs a program that would go on for ever until `enough` accepts what it has printed to standard output so far, and
+/// kills it then.
+///
+/// # Panics
+/// When it cannot be started, ends by itself, or prints too little within [`TIME_LIMIT`].
+pub async fn run_until<P, A>(program: P, args: A, enough: impl Fn(&str) -> bool) -> String
+where
+    P: AsRef<OsStr>,
+    A: IntoIterator,
+    A::Item: AsRef<OsStr>,
+{
+    let mut command = tokio::process::Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let shown = show(command.as_std());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("`{shown}` does not start: {error}"));
+    let mut output = child.stdout.take().expect("stdout is piped");
+    let mut printed = Vec::new();
+    let reading = async {
+        loop {
+            let text = String::from_utf8_lossy(&printed);
+            if enough(&text) {
+                return text.into_owned();
+            }
+            let read = output.read_buf(&mut printed).await.expect("a pipe can be read");
+            assert!(read > 0, "`{shown}` ended by itself: {}", String::from_utf8_lossy(&printed));
+        }
+    };
+    match tokio::time::timeout(TIME_LIMIT, reading).await {
+        Ok(text) => text,
+        Err(_) => panic!("`{shown}` has not printed enough within {TIME_LIMIT:?}"),
     }
 }
 
