@@ -116,6 +116,12 @@ impl Error {
         error
     }
 
+    /// Adds what lies behind it, which is logged and not sent.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
     /// Adds a dynamic part of the message for programs to read.
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.0.metadata.push((key, value.into()));
@@ -186,14 +192,29 @@ impl std::error::Error for Error {
     }
 }
 
+/// How many violations are noted one by one; of more it is said how many there are.
+const NOTED: usize = 100;
+/// The longest field and description, in bytes: both may repeat what the caller wrote.
+const LONGEST: usize = 512;
+
 /// Collects what is wrong with a request, so that a caller learns all of it at once.
+///
+/// It is bounded: a request may have a hundred thousand entries, and something wrong with each.
 #[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+pub struct Violations {
+    noted: Vec<Violation>,
+    more: usize,
+}
 
 impl Violations {
     /// Notes one.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation { field: field.into(), description: description.into() });
+        if self.noted.len() == NOTED {
+            self.more += 1;
+            return;
+        }
+        self.noted
+            .push(Violation { field: shortened(field.into()), description: shortened(description.into()) });
     }
 
     /// Notes one if `ok` is false.
@@ -210,12 +231,47 @@ impl Violations {
 
     /// Fails if anything was noted.
     pub fn finish(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(self.into_error()) }
+        if self.noted.is_empty() { Ok(()) } else { Err(self.into_error()) }
     }
 
     fn into_error(self) -> Error {
-        let mut error = Error::new(Kind::InvalidArgument, "FIELD_INVALID", "the request is not valid");
-        error.0.violations = self.0;
+        let message: Cow<'static, str> = match self.more {
+            0 => "the request is not valid".into(),
+            more => format!("the request is not valid; {more} more things are wrong with it").into(),
+        };
+        let mut error = Error::new(Kind::InvalidArgument, "FIELD_INVALID", message);
+        error.0.violations = self.noted;
         error
+    }
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > LONGEST {
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told_within_bounds() {
+        let mut violations = Violations::default();
+        for index in 0..100_000 {
+            violations
+                .check::<()>(&format!("to[{index}]"), Err(format!("{:?} is no address", "é".repeat(1_000))));
+        }
+        let error = violations.finish().unwrap_err();
+        assert_eq!(error.violations().len(), NOTED);
+        assert!(
+            error
+                .violations()
+                .iter()
+                .all(|violation| violation.description.len() <= LONGEST + '…'.len_utf8())
+        );
+        assert!(error.message().ends_with("99900 more things are wrong with it"), "{}", error.message());
     }
 }

@@ -26,6 +26,9 @@ pub mod delivery;
 pub mod email;
 pub mod error;
 pub mod event;
+pub mod failpoint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 pub mod notification;
 pub mod origin;

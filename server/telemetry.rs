@@ -1,5 +1,8 @@
 //! What the server says about itself: logs for people, metrics for Prometheus.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,9 +21,53 @@ const LOGGED: &str = "info,rustls=off";
 pub fn start_logging(json: bool) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("SWITCHBOARD_LOG").unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colour is made of the characters that are taken out.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(|| Lines(io::stderr()));
     // A second start in one process, as in tests, keeps the first.
     let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
+}
+
+/// Writes each event as one line, and nothing in it that would do something on a terminal: what is logged of a request, or
+/// of what another server said, is in the words of a stranger.
+struct Lines<W>(W);
+
+impl<W: io::Write> io::Write for Lines<W> {
+    /// Takes an event, which comes as a whole.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
+        let line = printable(text, |c| c == '\t');
+        self.0.write_all(&[line.as_bytes(), end.as_bytes()].concat())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Text with every character written out (as `\u001b`) that would do something where it is shown, but for those to keep:
+/// control characters, with those of 8 bits, ends of lines, and what turns the direction of writing.  In JSON it stays the same.
+pub fn printable(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let acts = |c: char| {
+        (c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')) && !keep(c)
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) {
+            // Writing to memory does not fail.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +104,7 @@ pub struct Metrics {
     live_resyncs: Family<ReasonLabels, Counter>,
     open_breakers: Gauge,
     connections: Gauge,
+    database_usable: Gauge,
 }
 
 impl Default for Metrics {
@@ -86,6 +134,8 @@ impl Default for Metrics {
         registry.register("webhook_open_breakers", "Endpoints that are only probed", open_breakers.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let database_usable = Gauge::default();
+        registry.register("database_usable", "Whether the database takes writes", database_usable.clone());
         Self {
             registry,
             attempts,
@@ -97,6 +147,7 @@ impl Default for Metrics {
             live_resyncs,
             open_breakers,
             connections,
+            database_usable,
         }
     }
 }
@@ -153,10 +204,91 @@ impl Metrics {
         &self.connections
     }
 
+    /// Says whether the database does its work.
+    pub fn set_database_usable(&self, usable: bool) {
+        self.database_usable.set(i64::from(usable));
+    }
+
     /// All of it in the OpenMetrics text form.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to memory");
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(part);
+            Ok(part.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Kept {
+        type Writer = Lines<Self>;
+
+        fn make_writer(&'a self) -> Self::Writer {
+            Lines(self.clone())
+        }
+    }
+
+    const ALL: &str =
+        "a\r\n2026-01-01 ERROR forged\u{1b}[2J\u{1b}]0;t\u{7}\u{8}\u{9b}31m\u{85}\u{2028}\u{202e}\u{0}é\tz";
+
+    #[test]
+    fn what_a_stranger_wrote_is_one_line_of_a_log_and_does_nothing_there() {
+        for json in [false, true] {
+            let kept = Kept::default();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(kept.clone());
+            let log = || {
+                tracing::warn!(text = %ALL, quoted = ?ALL, error = %Error(ALL), "{ALL}");
+                tracing::warn!("the next");
+            };
+            if json {
+                tracing::subscriber::with_default(subscriber.json().finish(), log);
+            } else {
+                tracing::subscriber::with_default(subscriber.finish(), log);
+            }
+            let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            assert_eq!(text.lines().count(), 2, "{text}");
+            assert!(text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\t')), "{text:?}");
+            assert!(!text.contains(['\u{2028}', '\u{202e}']) && text.contains('é'), "{text:?}");
+            if json {
+                let line: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+                assert_eq!(line["fields"]["text"], ALL, "a program reads what was written");
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    struct Error(&'static str);
+
+    impl std::fmt::Display for Error {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl std::error::Error for Error {}
+
+    #[test]
+    fn text_without_such_characters_stays_as_it_is() {
+        assert!(matches!(printable("ä 漢 🦀 \\u001b", |_| false), Cow::Borrowed(_)));
+        assert_eq!(printable("a\tb\nc", |c| c == '\t'), "a\tb\\u000ac");
     }
 }

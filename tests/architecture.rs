@@ -14,7 +14,7 @@ const CAPABILITIES: &[&str] =
     &["email", "webhook", "apikey", "settings", "notification", "telegram", "chat", "schedule", "system"];
 
 /// What everything may use, and what uses nothing of the server.
-const LEAVES: &[&str] = &["clock", "id", "secret", "error", "instant", "origin", "telemetry"];
+const LEAVES: &[&str] = &["clock", "id", "secret", "error", "failpoint", "instant", "origin", "telemetry"];
 
 /// The places that put the server together, and so may name every part.
 const ASSEMBLY: &[&str] = &["app", "cli", "main", "lib"];
@@ -493,13 +493,15 @@ fn end_of_block_comment(letters: &[char], from: usize) -> usize {
 
 /// Parts code into production and tests: every item below `#[cfg(test)]` is the latter. Both keep all line breaks.
 fn split_tests(code: &str) -> (String, String) {
-    const MARK: &str = "#[cfg(test)]";
+    // What the fuzzer calls is compiled for it and for the tests that replay what it found, and never for production.
+    const MARKS: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"];
+    let next = |rest: &str| MARKS.iter().filter_map(|mark| Some((rest.find(mark)?, mark.len()))).min();
     let blank =
         |text: &str| text.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }).collect::<String>();
     let (mut production, mut tests) = (String::new(), String::new());
     let mut rest = code;
-    while let Some(start) = rest.find(MARK) {
-        let end = start + MARK.len() + end_of_item(&rest[start + MARK.len()..]);
+    while let Some((start, length)) = next(rest) {
+        let end = start + length + end_of_item(&rest[start + length..]);
         production += &rest[..start];
         production += &blank(&rest[start..end]);
         tests += &blank(&rest[..start]);
@@ -735,14 +737,16 @@ fn tests_may_cross_what_production_may_not() {
 
 #[test]
 fn files_that_only_tests_bring_in_are_tests() {
-    let mut sources = vec![
-        Source::new("server/email/mod.rs", "#[cfg(test)]\nmod samples;\nmod service;\n"),
-        Source::new("server/email/samples.rs", "use diesel::prelude::*;\n"),
-        Source::new("server/email/service.rs", "use diesel::prelude::*;\n"),
-    ];
-    mark_test_files(&mut sources);
-    let found: Vec<String> = sources.iter().flat_map(crossed_boundaries).collect();
-    assert_eq!(lines(&found), "server/email/service.rs:1\n");
+    for mark in ["#[cfg(test)]", "#[cfg(any(test, fuzzing))]"] {
+        let mut sources = vec![
+            Source::new("server/email/mod.rs", &format!("{mark}\npub mod samples;\nmod service;\n")),
+            Source::new("server/email/samples.rs", "use diesel::prelude::*;\n"),
+            Source::new("server/email/service.rs", "use diesel::prelude::*;\n"),
+        ];
+        mark_test_files(&mut sources);
+        let found: Vec<String> = sources.iter().flat_map(crossed_boundaries).collect();
+        assert_eq!(lines(&found), "server/email/service.rs:1\n", "{mark}");
+    }
 }
 
 #[test]

@@ -52,6 +52,11 @@ impl Served {
         address.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     /// Tells it to stop, and waits until it has; it prints nothing more.
     pub async fn stop(mut self) {
         let id = self.child.id().expect("it runs").to_string();

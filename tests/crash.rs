@@ -62,6 +62,7 @@ pub struct Ground {
     folder: tempfile::TempDir,
     database: Option<String>,
     key: String,
+    settings: Vec<&'static str>,
 }
 
 impl Ground {
@@ -72,7 +73,13 @@ impl Ground {
             Backend::Postgres => Some(postgres::fresh_database().await),
         };
         let key = tools::run(BINARY, ["key", "generate"], b"").await.expect_success();
-        Self { folder: tempfile::tempdir().unwrap(), database, key: key.trim().to_owned() }
+        let (folder, settings) = (tempfile::tempdir().unwrap(), Vec::new());
+        Self { folder, database, key: key.trim().to_owned(), settings }
+    }
+
+    /// The same, whose servers have these settings, each as `key=value`.
+    pub fn with(self, settings: &[&'static str]) -> Self {
+        Self { settings: settings.to_vec(), ..self }
     }
 
     fn log(&self) -> PathBuf {
@@ -90,6 +97,7 @@ pub struct Process {
     child: Child,
     /// A client with the admin key.
     pub client: Client,
+    url: String,
     // Ends the process with this one, however this one ends.
     _watchdog: Watchdog,
 }
@@ -103,6 +111,7 @@ impl Process {
             .args(["serve", "--set", "security.rate_limit_per_key=0"])
             .args(["--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"])
             .arg(&data)
+            .args(ground.settings.iter().flat_map(|&setting| ["--set", setting]))
             .env_clear()
             .env("SWITCHBOARD_ADMIN_KEY", &ground.key)
             .envs(ground.database.as_ref().map(|url| ("DATABASE_URL", url)))
@@ -126,8 +135,13 @@ impl Process {
         let url = url.unwrap_or_else(|| {
             panic!("the server did not become ready:\n{}", std::fs::read_to_string(ground.log()).unwrap())
         });
-        let client = Client::connect(url, &ground.key).await.unwrap();
-        Self { child, client, _watchdog: watchdog }
+        let client = Client::connect(url.clone(), &ground.key).await.unwrap();
+        Self { child, client, url, _watchdog: watchdog }
+    }
+
+    /// A client with another key or token.
+    pub async fn client_with(&self, key: &str) -> Client {
+        Client::connect(self.url.clone(), key).await.unwrap()
     }
 
     /// As `kill -9` does.

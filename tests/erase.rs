@@ -8,7 +8,9 @@ use switchboard_client::delivery::v1::DeliveryState;
 use switchboard_client::event::v1::{
     BatchPublishEventsRequest, EraseEventsRequest, EraseEventsResponse, PublishEventRequest,
 };
-use switchboard_client::notification::v1::SubscribeRequest;
+use switchboard_client::notification::v1::{
+    CreateSubscriberTokenRequest, ListPresenceRequest, SubscribeRequest,
+};
 use switchboard_client::settings::v1::ListAuditEntriesRequest;
 use tonic::{Code, Status};
 
@@ -89,6 +91,44 @@ on_both! {
         let server = server.restart().await;
         assert!(in_database(&server, "about-sam").await);
         assert!(!in_database(&server, "about-jo").await, "not in a free page either");
+    }
+
+    async fn what_is_remembered_of_who_was_online_goes_in_the_same_call(server: Server) {
+        set(&server.client, json!({"notifications.presence_linger_seconds": 0})).await;
+        let come = async |user_id: &str, username: &str| {
+            let request = CreateSubscriberTokenRequest { user_id: user_id.into(), username: username.into(), ..Default::default() };
+            let token = server.client.notifications().create_subscriber_token(request).await.unwrap().into_inner().token;
+            subscribe(&server.client_with(&token).await, SubscribeRequest::default()).await.0
+        };
+        let online = async || {
+            server.client.notifications().list_presence(ListPresenceRequest::default()).await.unwrap().into_inner().users
+        };
+        let (jo, sam, kim) = (come("jo", "name-of-jo").await, come("sam", "name-of-sam").await, come("kim", "name-of-kim").await);
+        eventually("they are online", async || (online().await.len() == 3).then_some(())).await;
+        drop((jo, sam));
+        eventually("two are gone", async || (online().await.len() == 1).then_some(())).await;
+        eventually("and all is told", async || (rows(&server, &["events"]).await == 5).then_some(())).await;
+        assert_eq!(rows(&server, &["presence_users"]).await, 3);
+
+        assert_eq!(try_erase(&server.client, "user:jo", true).await.unwrap(), [0; 3]);
+        assert_eq!(rows(&server, &["presence_users"]).await, 3, "that was asked, not done");
+        erase(&server, "user:jo").await;
+        assert_eq!(rows(&server, &["presence_users"]).await, 2);
+        assert_eq!(erase(&server, "jo").await, [2, 0, 0], "what was told of their coming and going");
+        assert_eq!(erase(&server, "sam").await, [2, 0, 0]);
+        assert_eq!(rows(&server, &["presence_users", "presence_nodes"]).await, 1 + 1);
+        assert_eq!(erase(&server, "kim").await, [1, 0, 0]);
+        let left = online().await;
+        assert_eq!((left.len(), left[0].user_id.as_str(), left[0].username.as_str()), (1, "kim", ""), "who is here stays, without a name");
+        let request = ListAuditEntriesRequest { action_prefix: "subject.erase".into(), ..Default::default() };
+        let entries = server.client.audit().list_audit_entries(request).await.unwrap().into_inner().entries;
+        assert_eq!(entries.len(), 4, "each call that removed something: {entries:?}");
+        let _jo = come("jo", "name-of-jo").await;
+        eventually("they come back as anybody", async || (online().await.len() == 2).then_some(())).await;
+        drop(kim);
+        eventually("kim goes", async || (online().await.len() == 1).then_some(())).await;
+        let server = server.restart().await;
+        assert!(!in_database(&server, "name-of-sam").await && !in_database(&server, "name-of-kim").await, "not in a free page either");
     }
 
     async fn watchers_pass_over_the_holes(server: Server) {

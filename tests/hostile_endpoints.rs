@@ -39,7 +39,7 @@ use crate::harness::hostile::certificate;
 use crate::harness::hostile_http::{Attack, FORBIDDEN, HostileHttp, REBINDING};
 use crate::harness::receiver::Receiver;
 use crate::harness::server::{Server, event};
-use crate::harness::{SOON, eventually, on_both, status};
+use crate::harness::{SOON, eventually, on_both, process, status};
 
 const BODY_LIMIT: usize = 64 * 1024;
 /// More than the system ever holds for a connection that nobody reads.
@@ -328,20 +328,8 @@ impl ServerProcess {
         Self { child, client }
     }
 
-    /// A figure of the process's memory, in KiB.
-    fn memory(&self, figure: &str) -> usize {
-        let status = std::fs::read_to_string(self.proc("status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(figure)).unwrap();
-        line.trim_start_matches(':').trim_end_matches("kB").trim().parse().unwrap()
-    }
-
-    /// Forgets the most memory that the process ever had.
-    fn forget_peak(&self) {
-        std::fs::write(self.proc("clear_refs"), "5").unwrap();
-    }
-
-    fn proc(&self, file: &str) -> String {
-        format!("/proc/{}/{file}", self.child.id().expect("the process runs"))
+    fn id(&self) -> u32 {
+        self.child.id().expect("the process runs")
     }
 
     async fn webhook(&self, url: String, event_types: &[&str]) -> String {
@@ -429,8 +417,8 @@ async fn a_thousand_hostile_endpoints_harm_nobody() {
     stream::iter(creating).buffer_unordered(16).collect::<Vec<_>>().await;
     server.publish("crowd.healthy").await;
     healthy.wait_for(HEALTHY, SOON).await;
-    server.forget_peak();
-    let before = server.memory("VmRSS");
+    process::forget_peak(server.id());
+    let before = process::memory(server.id(), "VmRSS");
 
     let first = server.publish("crowd.first").await;
     for _ in 0..EVENTS {
@@ -450,7 +438,7 @@ async fn a_thousand_hostile_endpoints_harm_nobody() {
     let again = server.publish("crowd.again").await;
     healthy.wait_for(HEALTHY * (3 + EVENTS), SOON).await;
     let (first, again) = (server.attempted(&first).await, server.attempted(&again).await);
-    let growth = server.memory("VmHWM").saturating_sub(before);
+    let growth = process::memory(server.id(), "VmHWM").saturating_sub(before);
 
     assert_eq!((first.len(), again.len()), (kinds.len() + HEALTHY, EACH + HEALTHY));
     for kind in [Attack::HugeBody, Attack::EndlessChunks, Attack::GzipBomb, Attack::Rebinding] {

@@ -7,13 +7,16 @@ use switchboard_client::event::v1::{
     CreateRouteRequest, EmailTarget, InboxTarget, PublishEventRequest, Route, TestRouteRequest,
     UpdateRouteRequest, email_target::Recipients,
 };
-use switchboard_client::notification::v1::NotificationPriority;
+use switchboard_client::notification::v1::{
+    NotificationContent, NotificationPriority, SendNotificationRequest,
+};
 use tonic::Status;
 
 use crate::harness::server::{Server, event};
 use crate::harness::{on_both, status};
-use crate::inbox::{list, messages, waiting};
+use crate::inbox::{broadcast, list, messages, waiting};
 use crate::live::{next, subscribe};
+use crate::retention::rows;
 
 const TICKET: &str = r#"{"ticket_id":42,"title":"Pump <3>","priority":"critical","created_by":"jo","assignee":"sam","watchers":["kim","jo",7,"a b",null]}"#;
 
@@ -83,6 +86,24 @@ on_both! {
         let none = Route { id: field.id, ..Default::default() };
         let request = UpdateRouteRequest { route: Some(none), update_mask: Some(FieldMask { paths: vec!["inbox".into()] }) };
         status::expect_violations(&server.client.routes().update_route(request).await.unwrap_err(), &["route.inbox"]);
+    }
+
+    async fn critical_notifications_of_single_users_are_no_alerts(server: Server) {
+        server.put_on_list("system_alerts", &["ops@example.com"]).await;
+        let critical = |message: &str| NotificationContent {
+            message: message.into(),
+            priority: NotificationPriority::Critical.into(),
+            ..Default::default()
+        };
+        let request = SendNotificationRequest {
+            user_ids: vec!["jo".into(), "sam".into()],
+            content: Some(critical("Yours alone")),
+            ..Default::default()
+        };
+        server.client.notifications().send_notification(request).await.unwrap();
+        broadcast(&server, critical("For everybody")).await;
+        server.publish("notification", r#"{"message":"Of the application","priority":"critical"}"#).await;
+        assert_eq!((waiting(&server.client, "jo").await, rows(&server, &["email_queue"]).await), ((2, 2), 2), "a mail for each of the last two");
     }
 
     async fn a_trial_says_what_would_be_told_to_whom(server: Server) {

@@ -1,30 +1,39 @@
 //! Live streams against a model: subscribers that drop, resume, change their filters and lag at random while eight publishers
-//! write, and each gets exactly what it asked for, in the order of the log, without a gap, or is told of one.
+//! write, and each gets exactly what it asked for and may see, in the order of the log, without a gap, or is told of one.
+//!
+//! Some subscribers are applications with a key; the others are users with tokens, which they exchange for others on open streams,
+//! also for such that may see less, and which are revoked under them.
 //!
 //! Each seed has topics, types and subjects of its own, so that many run on one server at once. `LIVE_SEED=7` runs only that
 //! one, which is how to look at one that failed; `LIVE_SEEDS=2000` runs so many. The plan of a seed is in [`plan`], what is
 //! held against what in [`check`]. After each seed its record is spoiled in every way that the checker is there to find.
 
 mod check;
-mod plan;
+pub mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use switchboard::clock::ManualClock;
 use switchboard::db::Target;
 use switchboard::event::cursor::Cursor;
 use switchboard_client::Client;
 use switchboard_client::event::v1::{BatchPublishEventsRequest, PublishEventRequest, PublishEventResponse};
-use switchboard_client::notification::v1::{SubscribeRequest, SubscribeResponse, UpdateSubscriptionRequest};
+use switchboard_client::notification::v1::closing::Reason;
+use switchboard_client::notification::v1::{
+    CreateSubscriberTokenRequest, RefreshSubscriptionRequest, RevokeSubscriberTokensRequest,
+    SubscribeRequest, SubscribeResponse, UpdateSubscriptionRequest,
+};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Streaming};
 
-use self::check::{Published, Seen, SeenEvent, Session, Start, check, faulty};
-use self::plan::{Act, Address, Call, Dice, Filter, From, Plan, Step};
-use crate::harness::{SOON, on_both};
+use self::check::{Holder, Published, Seen, SeenEvent, Session, Start, check, faulty};
+use self::plan::{Act, Address, Call, Dice, Filter, From, Plan, Script, Step, Token};
+use crate::harness::{SOON, on_both, status};
 use crate::live_many::UNLIMITED;
 
 /// How many seeds run where nobody says how many.
@@ -57,15 +66,15 @@ on_both! {
             Target::Sqlite(_) => None,
         };
         let nodes = [Some(&server), other.as_ref()].into_iter().flatten();
-        let nodes: Arc<[String]> = nodes.map(Server::url).collect();
-        let key: Arc<str> = server.key.reveal().into();
+        let nodes = nodes.map(Server::url).collect();
+        let ground = Arc::new(Ground { nodes, key: server.key.reveal().into(), clock: Arc::clone(&server.clock) });
         let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut running = JoinSet::new();
         for seed in seeds() {
-            let (nodes, key, room) = (Arc::clone(&nodes), Arc::clone(&key), Arc::clone(&room));
+            let (ground, room) = (Arc::clone(&ground), Arc::clone(&room));
             running.spawn(async move {
                 let _place = room.acquire_owned().await.unwrap();
-                run_seed(seed, &nodes, &key).await
+                run_seed(seed, &ground).await
             });
         }
         let mut total = Counts::default();
@@ -74,6 +83,16 @@ on_both! {
         }
         total.judge(seeds().len());
     }
+}
+
+/// Where a seed runs.
+struct Ground {
+    /// The addresses of the nodes.
+    nodes: Vec<String>,
+    /// The key of applications, and of whoever makes tokens.
+    key: String,
+    /// The servers' clock, which stands still.
+    clock: Arc<ManualClock>,
 }
 
 /// What happened, in numbers: a run in which nothing happens proves nothing.
@@ -85,6 +104,12 @@ struct Counts {
     updates: usize,
     events: usize,
     ephemeral: usize,
+    /// Streams that went on with another token, and those that ended because it may not see what they were about.
+    refreshed: usize,
+    lost: usize,
+    /// Revocations with an open stream, and wishes that were refused.
+    revoked: usize,
+    denied: usize,
     /// Faults that were made, and found.
     faults: BTreeMap<&'static str, usize>,
 }
@@ -97,6 +122,10 @@ impl Counts {
         self.updates += other.updates;
         self.events += other.events;
         self.ephemeral += other.ephemeral;
+        self.refreshed += other.refreshed;
+        self.lost += other.lost;
+        self.revoked += other.revoked;
+        self.denied += other.denied;
         for (fault, count) in other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -108,8 +137,9 @@ impl Counts {
             return;
         }
         let happened = [self.sessions, self.resumed, self.resyncs, self.updates, self.events, self.ephemeral];
-        assert!(happened.iter().all(|&count| count >= seeds / 4), "{self:?}");
-        assert_eq!(self.faults.len(), 7, "{self:?}");
+        let of_users = [self.refreshed, self.lost, self.revoked, self.denied];
+        assert!(happened.iter().chain(&of_users).all(|&count| count >= seeds / 4), "{self:?}");
+        assert_eq!(self.faults.len(), 8, "{self:?}");
         assert!(self.faults.values().all(|&count| count >= seeds / 4), "{self:?}");
     }
 }
@@ -175,24 +205,30 @@ fn position(cursor: &str) -> i64 {
     Cursor::decode(cursor).unwrap_or_else(|| panic!("not a cursor: {cursor:?}")).position
 }
 
-/// A client that takes little at a time.
-async fn client(url: &str, key: &str) -> Client {
+/// A connection that takes little at a time.
+async fn connection(url: &str) -> Channel {
     let endpoint = Endpoint::from_shared(url.to_owned()).unwrap().tcp_nodelay(true);
     let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(1 << 20);
-    Client::with_channel(endpoint.connect().await.unwrap(), key).unwrap()
+    endpoint.connect().await.unwrap()
+}
+
+fn client(connection: &Channel, key: &str) -> Client {
+    Client::with_channel(connection.clone(), key).unwrap()
 }
 
 /// Runs a seed and checks it.
-async fn run_seed(seed: u64, nodes: &[String], key: &str) -> Counts {
+async fn run_seed(seed: u64, ground: &Arc<Ground>) -> Counts {
     let plan = Plan::new(seed);
     let shared = Arc::new(Seed { plan, clock: AtomicU64::new(0), progress: watch::Sender::new((0, 0)) });
-    let mut clients = Vec::new();
-    for node in nodes {
-        clients.push(client(node, key).await);
+    let mut connections = Vec::new();
+    for node in &ground.nodes {
+        connections.push(connection(node).await);
     }
+    let clients: Vec<Client> = connections.iter().map(|one| client(one, &ground.key)).collect();
     let mut subscribing = JoinSet::new();
     for number in 0..shared.plan.subscribers.len() {
-        let subscriber = Subscriber::new(Arc::clone(&shared), clients.clone(), number);
+        let subscriber =
+            Subscriber::new(Arc::clone(&shared), Arc::clone(ground), connections.clone(), number);
         subscribing.spawn(subscriber.run());
     }
     let mut publishing = JoinSet::new();
@@ -213,7 +249,8 @@ async fn run_seed(seed: u64, nodes: &[String], key: &str) -> Counts {
 
     let mut counts = Counts::default();
     let mut dice = Dice::new(!seed);
-    for sessions in subscribing.join_all().await {
+    for (sessions, of_users) in subscribing.join_all().await {
+        counts.add(of_users);
         let reached = sessions.last().map_or(0, Session::reached);
         assert!(
             reached >= end,
@@ -222,7 +259,8 @@ async fn run_seed(seed: u64, nodes: &[String], key: &str) -> Counts {
         );
         for session in &sessions {
             if let Err(wrong) = check(&published, session) {
-                panic!("seed {seed}: {wrong}\n{:?}, {:?}\n{}", session.start, session.updates, shared.plan);
+                let Session { start, updates, holders, .. } = session;
+                panic!("seed {seed}: {wrong}\n{start:?}, {updates:?}\n{holders:?}\n{}", shared.plan);
             }
             for faulty in faulty(&published, session, &mut dice) {
                 let found = check(&published, &faulty.session).is_err();
@@ -247,14 +285,20 @@ async fn run_seed(seed: u64, nodes: &[String], key: &str) -> Counts {
 /// A subscriber, with what it has seen.
 struct Subscriber {
     shared: Arc<Seed>,
-    clients: Vec<Client>,
+    ground: Arc<Ground>,
+    connections: Vec<Channel>,
     steps: Vec<Step>,
     dice: Dice,
+    /// The user's token, and its text.
+    token: Option<(Token, String)>,
     open: Option<Open>,
+    /// Why the open stream is to end.
+    ends: Option<Reason>,
     filter: Filter,
     /// The places where it was, last first of all in the end.
     places: Vec<String>,
     done: Vec<Session>,
+    counts: Counts,
 }
 
 /// An open stream.
@@ -269,15 +313,32 @@ struct Open {
 }
 
 impl Subscriber {
-    fn new(shared: Arc<Seed>, clients: Vec<Client>, number: usize) -> Self {
+    fn new(shared: Arc<Seed>, ground: Arc<Ground>, connections: Vec<Channel>, number: usize) -> Self {
         let plan = &shared.plan;
-        let steps = plan.subscribers[number].clone();
+        let Script { token, steps } = plan.subscribers[number].clone();
+        let token = token.map(|token| (token, String::new()));
         let dice = Dice::new(plan.seed ^ (number as u64 + 1) << 32);
-        let (filter, places, done) = Default::default();
-        Self { steps, clients, dice, open: None, filter, places, done, shared }
+        let (filter, places, done, counts) = Default::default();
+        Self {
+            shared,
+            ground,
+            connections,
+            steps,
+            dice,
+            token,
+            open: None,
+            ends: None,
+            filter,
+            places,
+            done,
+            counts,
+        }
     }
 
-    async fn run(mut self) -> Vec<Session> {
+    async fn run(mut self) -> (Vec<Session>, Counts) {
+        if let Some((token, _)) = self.token.take() {
+            self.take(token).await;
+        }
         for Step { at, act } in std::mem::take(&mut self.steps) {
             self.until(at).await;
             self.act(act).await;
@@ -301,7 +362,85 @@ impl Subscriber {
         let in_time = tokio::time::timeout(SOON, reading_on).await.is_ok();
         assert!(in_time, "the end of the log does not come\n{}", self.shared.plan);
         self.close();
-        self.done
+        (self.done, self.counts)
+    }
+
+    /// A client of the application, at any node.
+    fn application(&mut self) -> Client {
+        client(&self.dice.pick(&self.connections), &self.ground.key)
+    }
+
+    /// This subscriber, at any node.
+    fn own(&mut self) -> Client {
+        let key = self.token.as_ref().map_or(&self.ground.key, |(_, text)| text);
+        client(&self.dice.pick(&self.connections), key)
+    }
+
+    /// Has this token from now on.
+    async fn take(&mut self, token: Token) {
+        let Token { user_id, topics, event_types } = token.clone();
+        let request = CreateSubscriberTokenRequest { user_id, topics, event_types, ..Default::default() };
+        let made = self.application().notifications().create_subscriber_token(request).await.unwrap();
+        self.token = Some((token, made.into_inner().token));
+    }
+
+    /// Whether what it asks for is more than its token has.
+    fn asks_too_much(&self, filter: &Filter) -> bool {
+        self.token.as_ref().is_some_and(|(token, _)| !token.covers(filter))
+    }
+
+    /// Asks for no more than it may see.
+    fn ask_for_less(&mut self) {
+        if self.asks_too_much(&self.filter) {
+            self.filter = Filter::default();
+        }
+    }
+
+    /// Goes on with another token, which may not be enough for what the open stream is about.
+    async fn refresh(&mut self, token: Token) {
+        self.take(token.clone()).await;
+        let own = self.own();
+        let Some(open) = &mut self.open else { return self.ask_for_less() };
+        let request = RefreshSubscriptionRequest { subscription_id: open.id.clone() };
+        let messages = open.session.seen.len();
+        // A node that is asked by way of another one may be busy; the call can be repeated.
+        while let Err(refused) = own.notifications().refresh_subscription(request.clone()).await {
+            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+        }
+        let answered = self.shared.tick();
+        open.session.holders.push(Holder { token: Some(token), messages, answered });
+        self.counts.refreshed += 1;
+        if self.asks_too_much(&self.filter) {
+            self.counts.lost += 1;
+            self.until_it_ends(Reason::PermissionLost).await;
+            self.ask_for_less();
+        }
+    }
+
+    /// All tokens of the user end, and so does the stream; another token is made.
+    async fn revoke(&mut self, token: Token) {
+        let request = RevokeSubscriberTokensRequest { user_id: token.user_id.clone() };
+        self.application().notifications().revoke_subscriber_tokens(request).await.unwrap();
+        // What is made at the same instant has ended too.
+        self.ground.clock.advance(Duration::from_micros(1));
+        if self.open.is_some() {
+            self.counts.revoked += 1;
+            self.until_it_ends(Reason::KeyEnded).await;
+        }
+        self.take(token).await;
+        self.ask_for_less();
+    }
+
+    async fn until_it_ends(&mut self, reason: Reason) {
+        self.ends = Some(reason);
+        let reading = async {
+            while let Some(open) = &mut self.open {
+                let message = open.stream.message().await;
+                self.saw(message);
+            }
+        };
+        let in_time = tokio::time::timeout(SOON, reading).await.is_ok();
+        assert!(in_time && self.ends.is_none(), "it does not end with {reason:?}\n{}", self.shared.plan);
     }
 
     /// Reads, if it does, until so many events are published.
@@ -327,22 +466,33 @@ impl Subscriber {
             (Act::Drop, _) => self.close(),
             (Act::Lag, Some(open)) => open.reading = false,
             (Act::Read, Some(open)) => open.reading = true,
-            (Act::Update(filter), Some(open)) => {
-                open.generation += 1;
-                let request = UpdateSubscriptionRequest {
-                    subscription_id: open.id.clone(),
-                    generation: open.generation,
-                    event_types: filter.event_types.clone(),
-                    subjects: filter.subjects.clone(),
-                    topics: filter.topics.clone(),
-                };
-                let answer = open.client.notifications().update_subscription(request).await;
-                assert_eq!(answer.unwrap().into_inner().generation, open.generation);
-                open.session.updates.insert(open.generation, filter.clone());
-                self.filter = filter;
-            }
+            (Act::Refresh(token), _) => self.refresh(token).await,
+            (Act::Revoke(token), _) => self.revoke(token).await,
+            (Act::Update(filter), Some(_)) => self.update(filter).await,
             (Act::Lag | Act::Read | Act::Update(_), None) => {}
         }
+    }
+
+    async fn update(&mut self, filter: Filter) {
+        let denied = self.asks_too_much(&filter);
+        let Some(open) = &mut self.open else { return };
+        open.generation += 1;
+        let request = UpdateSubscriptionRequest {
+            subscription_id: open.id.clone(),
+            generation: open.generation,
+            event_types: filter.event_types.clone(),
+            subjects: filter.subjects.clone(),
+            topics: filter.topics.clone(),
+        };
+        let answer = open.client.notifications().update_subscription(request).await;
+        if denied {
+            status::expect(&answer.unwrap_err(), Code::PermissionDenied, "TOPIC_DENIED");
+            self.counts.denied += 1;
+            return;
+        }
+        assert_eq!(answer.unwrap().into_inner().generation, open.generation);
+        open.session.updates.insert(open.generation, filter.clone());
+        self.filter = filter;
     }
 
     async fn subscribe(&mut self, filter: Filter, from: From) {
@@ -359,7 +509,8 @@ impl Subscriber {
             _ if cursor.is_empty() => Start::Now { reached: self.shared.progress.borrow().1 },
             _ => Start::After(position(&cursor)),
         };
-        let client = self.dice.pick(&self.clients);
+        let denied = self.asks_too_much(&filter);
+        let client = self.own();
         let request = SubscribeRequest {
             event_types: filter.event_types.clone(),
             subjects: filter.subjects.clone(),
@@ -368,7 +519,13 @@ impl Subscriber {
             heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
             ..Default::default()
         };
-        let mut stream = client.notifications().subscribe(request).await.unwrap().into_inner();
+        let answer = client.notifications().subscribe(request).await;
+        if denied {
+            status::expect(&answer.unwrap_err(), Code::PermissionDenied, "TOPIC_DENIED");
+            self.counts.denied += 1;
+            return;
+        }
+        let mut stream = answer.unwrap().into_inner();
         let first = tokio::time::timeout(SOON, stream.message()).await;
         let first = first.expect("a first message in time").unwrap().expect("a first message");
         let opened = first.opened.clone().unwrap_or_else(|| panic!("no greeting: {first:?}"));
@@ -378,6 +535,11 @@ impl Subscriber {
             opened: self.shared.tick(),
             filter: filter.clone(),
             updates: BTreeMap::new(),
+            holders: vec![Holder {
+                token: self.token.clone().map(|(token, _)| token),
+                messages: 0,
+                answered: 0,
+            }],
             seen: Vec::new(),
         };
         self.filter = filter;
@@ -404,13 +566,20 @@ impl Subscriber {
             let (id, cursor) = (event.id, event.cursor);
             let address =
                 Address { topic: event.topic, event_type: event.event_type, subject: event.subject };
-            if cursor.is_empty() {
+            if !self.shared.plan.has(&address) {
+                // Another seed's, on the topic that everybody has.
+                assert!(self.token.is_some() && address.topic == "broadcast", "{address:?}");
+            } else if cursor.is_empty() {
                 seen.ephemeral.push((id, address));
             } else {
                 seen.events.push(SeenEvent { position: position(&cursor), id, address });
             }
         }
         let ends = message.closing.is_some();
+        if let Some(closing) = message.closing {
+            let expected = self.ends.take_if(|reason| *reason == closing.reason()).is_some();
+            assert!(expected || closing.reconnect, "{closing:?}\n{}", self.shared.plan);
+        }
         open.session.seen.push(seen);
         self.places.push(message.cursor);
         if ends {

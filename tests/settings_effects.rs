@@ -48,6 +48,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("notifications.live_enabled", &["live_streams_can_be_switched_off"]),
     ("notifications.max_stream_age_minutes", &["a_stream_that_is_old_enough_is_asked_to_come_back"]),
     ("notifications.max_streams", &["a_node_has_so_many_streams_and_no_more"]),
+    ("notifications.max_streams_per_address", &["an_address_has_so_many_streams_and_a_proxy_is_not_counted"]),
     ("notifications.max_streams_per_user", &["a_user_has_so_many_streams_and_is_there_while_one_is_open"]),
     ("notifications.stream_opens_per_second", &["streams_are_opened_at_a_limited_pace"]),
     ("notifications.retention_days", &["what_is_old_goes_as_the_setting_says"]),

@@ -11,6 +11,8 @@ mod announce;
 mod audited;
 mod change;
 pub mod credits;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod key;
 pub mod limit;
 pub mod model;

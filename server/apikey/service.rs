@@ -18,6 +18,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Db, revision};
 use crate::error::{Error, Kind, Result, Violations};
 use crate::event::EventService;
+use crate::failpoint;
 use crate::id::{IdGenerator, Kind as IdKind};
 use crate::scope;
 use crate::secret::{SecretText, SharedRandom};
@@ -245,7 +246,9 @@ impl ApiKeyService {
                 })
             })
             .await?;
-        self.verifier.forget(&revoked.key_prefix);
+        if !failpoint::bug("revocation_forgotten") {
+            self.verifier.forget(&revoked.key_prefix);
+        }
         Ok(self.announced(revoked).await)
     }
 }

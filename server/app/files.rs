@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::secret::{Random, SystemRandom};
 
 /// Keeps other servers away from the embedded database, until it is dropped or the process ends in any way.
-pub(super) struct Lock(File);
+pub struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -26,7 +26,7 @@ impl Drop for Lock {
 ///
 /// # Errors
 /// `FAILED_PRECONDITION` when another server has it.
-pub(super) fn prepare(config: &Config) -> Result<Option<Lock>> {
+pub fn prepare(config: &Config) -> Result<Option<Lock>> {
     make_folder(&config.data)?;
     let Target::Sqlite(path) = &config.database else {
         return Ok(None);

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{mail, webhooks};
 use crate::clock::SharedClock;
+use crate::db::trouble::Trouble;
 use crate::db::{Db, revision};
 use crate::delivery::{Engine, Node};
 use crate::email::library::Library;
@@ -18,6 +19,7 @@ use crate::event::ephemeral::EphemeralHub;
 use crate::event::registry::Registry;
 use crate::event::request;
 use crate::notification::registry::Registry as LiveStreams;
+use crate::rpc::http::Health;
 use crate::settings::{SettingsService, history};
 use crate::telemetry::Metrics;
 use crate::webhook::stats::{self, Tally};
@@ -147,6 +149,20 @@ pub(super) async fn tally(tally: Arc<Tally>, db: Db, stop: CancellationToken) {
     while !cancelled_within(POLL, &stop).await {
         if let Err(error) = tally.flush(&db).await {
             tracing::warn!(%error, "the statistics of webhooks could not be written; they are kept for the next time");
+        }
+    }
+}
+
+/// Says whether the database lets this node do all of its work.
+pub(super) async fn readiness(db: Db, health: Health, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut troubles = db.troubles();
+    loop {
+        let trouble = *troubles.borrow_and_update();
+        metrics.set_database_usable(trouble.is_none());
+        health.set_trouble(trouble.map(Trouble::explanation)).await;
+        tokio::select! {
+            changed = troubles.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
         }
     }
 }

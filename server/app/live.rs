@@ -24,6 +24,7 @@ fn limits(values: &Values) -> Limits {
         enabled: values.boolean("notifications.live_enabled"),
         streams: count("notifications.max_streams"),
         per_user: count("notifications.max_streams_per_user"),
+        per_address: Some(count("notifications.max_streams_per_address")).filter(|&most| most > 0),
         opens_per_second: values.integer("notifications.stream_opens_per_second"),
         max_age: Duration::from_secs(60 * minutes),
     }
@@ -38,7 +39,7 @@ pub(super) async fn look_after(registry: Arc<Registry>, drain: Duration, stop: C
     registry.drain(drain / 2);
 }
 
-/// Has the streams look at their callers whenever some key or token may have ended, until `stop`.
+/// Has the streams look at their callers whenever some key or token may have ended or may do less, until `stop`.
 pub(super) async fn recheck(
     registry: Arc<Registry>,
     mut revoked: watch::Receiver<u64>,

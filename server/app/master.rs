@@ -17,9 +17,11 @@ use zeroize::Zeroizing;
 use super::files::{make_folder, write_private};
 use super::wire::Ground;
 use crate::config::Config;
+use crate::db::Db;
 use crate::db::keyring::{self, rotate};
 use crate::error::{Error, Kind, Result};
-use crate::secret::{KEY_LENGTH, MasterKeys, SharedRandom};
+use crate::failpoint;
+use crate::secret::{KEY_LENGTH, MasterKeys, SharedRandom, SystemRandom};
 
 const FILE: &str = "master.key";
 const NEXT_FILE: &str = "master.key.new";
@@ -148,6 +150,19 @@ fn decode(text: &str, origin: &str) -> Result<Key> {
     key.map(Zeroizing::new).ok_or_else(|| Error::field(origin, "must be the base64 form of 32 bytes"))
 }
 
+/// Whether the master key that is here opens the keys of the database; `None` when there is no master key.  Makes none.
+///
+/// # Errors
+/// When the master key or the database can not be read.
+pub async fn master_key_opens(config: &Config) -> Result<Option<bool>> {
+    let random: SharedRandom = Arc::new(SystemRandom);
+    if config.master_key.is_none() && ![FILE, NEXT_FILE].iter().any(|name| config.data.join(name).exists()) {
+        return Ok(None);
+    }
+    let (masters, db) = (of(config, &random)?, Db::open(&config.database).await?);
+    keyring::is_opened_by(&db, &*masters, &random).await.map(Some)
+}
+
 /// Where another master key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewMaster {
@@ -203,7 +218,9 @@ pub async fn rotate_master(ground: &Ground, config: &Config, new: &NewMaster) ->
     }
     let text = Zeroizing::new(STANDARD.encode(*key));
     write_private(&next, text.as_bytes()).map_err(failed)?;
+    failpoint::pass("rotation.written");
     rotate::rewrap(&ground.db, sealer, &key).await?;
+    failpoint::pass("rotation.wrapped");
     settle(&config.data, &key).map_err(failed)?;
     Ok(Swapped::File)
 }

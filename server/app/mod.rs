@@ -16,6 +16,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,8 +30,12 @@ use crate::rpc::tls::Tls;
 use crate::secret::{SecretText, SharedRandom, SystemRandom};
 use crate::webhook::guard::{Lookup, SystemLookup};
 
-pub use master::{NewMaster, Swapped, rotate_master, warn_of_readers};
+pub use files::{Lock as DatabaseLock, prepare as take_database};
+pub use master::{NewMaster, Swapped, master_key_opens, rotate_master, warn_of_readers};
 pub use wire::{Ground, Wired};
+
+/// How long what is left in hand may take to be given back, in a drain.
+const GIVE_BACK: Duration = Duration::from_secs(10);
 
 /// What the server gets from the machine, so that tests can give it something else.
 #[derive(Clone)]
@@ -74,6 +79,8 @@ pub(crate) struct Stops {
     pub delivery: CancellationToken,
     /// Nothing more to write.
     pub writer: CancellationToken,
+    /// Nothing more to ask the database.
+    pub database: CancellationToken,
     /// Attempts, pollers and followers.
     pub tasks: TaskTracker,
     /// The writer's loops.
@@ -169,6 +176,11 @@ impl App {
         stops.writer.cancel();
         stops.writers.close();
         stops.writers.wait().await;
-        wired.give_back().await;
+        if tokio::time::timeout(GIVE_BACK, wired.give_back()).await.is_err() {
+            tracing::warn!(
+                "the database did not take what was left in time; deliveries in hand are taken up when the lease ends"
+            );
+        }
+        stops.database.cancel();
     }
 }

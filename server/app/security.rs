@@ -18,7 +18,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Hands the settings to whom they concern, now and whenever they change.
 pub(super) fn settings(settings: &SettingsService, admission: Arc<Admission>, keys: Arc<Verifier>) {
     settings.follow(move |values| {
-        admission.set(policy(values));
+        if admission.set(policy(values)) {
+            // Calls that last ask again whether they may be from where they are.
+            keys.endings().tell();
+        }
         keys.set_default_limit(Quota::new("default", values.integer("security.rate_limit_per_key"), HOUR));
     });
 }

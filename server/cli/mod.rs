@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod audit;
+mod backup;
 mod configuration;
 pub mod demo;
 mod doctor;
@@ -53,6 +54,10 @@ enum Verb {
     /// Look after the keys that secrets are sealed under.
     #[command(subcommand)]
     Secrets(secrets::Verb),
+    /// Back the embedded database up to a file, while a server may use it.  The master key is not in it.
+    Backup(backup::Backup),
+    /// Bring a backup back, while no server runs.
+    Restore(backup::Restore),
     /// Look at a running server, and say what is wrong and what to do about it.
     Doctor(doctor::Arguments),
     /// Send one mail template or all of them, with sample values, by a running server.
@@ -77,6 +82,8 @@ pub fn main() -> ExitCode {
             Verb::Settings(verb) => exit(settings::run(verb).await),
             Verb::Audit(verb) => audit::run(verb).await,
             Verb::Secrets(verb) => exit(secrets::run(verb).await),
+            Verb::Backup(arguments) => exit(backup::back_up(arguments).await),
+            Verb::Restore(arguments) => exit(backup::restore(arguments).await),
             Verb::Doctor(arguments) => doctor::run(arguments).await,
             Verb::TestEmail(arguments) => test_email::run(arguments).await,
         }

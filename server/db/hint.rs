@@ -78,7 +78,7 @@ enum Next {
 impl Hints {
     /// Hints over this database; none at all unless `enabled`.
     pub fn new(db: &Db, enabled: bool) -> Self {
-        let url = match &db.0 {
+        let url = match &db.backend {
             Backend::Postgres { url, .. } if enabled => Some(url.to_string()),
             _ => None,
         };

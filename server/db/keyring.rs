@@ -240,6 +240,18 @@ pub async fn confirm_master(db: &Db, sealer: &Sealer) -> Result<()> {
     wrapper(&rows(&mut db.reader().await?).await?, &**masters, &sealer.random()).map(drop)
 }
 
+/// Whether one of these master keys is the one that wrapped the keys of the database.
+///
+/// # Errors
+/// When a master key or the database can not be read.
+pub async fn is_opened_by(db: &Db, masters: &dyn MasterKeys, random: &SharedRandom) -> Result<bool> {
+    match wrapper(&rows(&mut db.reader().await?).await?, masters, random) {
+        Ok(_) => Ok(true),
+        Err(error) if error.reason() == master_key_wrong().reason() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Takes up keys that were made or dropped since the sealer knows of them: before sealing, in the transaction of the
 /// change; before opening, after the values were read.
 ///

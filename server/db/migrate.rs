@@ -9,6 +9,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::{Backend, Db};
 use crate::error::{Error, Result};
+use crate::failpoint;
 
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -22,7 +23,7 @@ impl Db {
     /// # Errors
     /// When one fails (the database is as it was before that one), or when the database is newer than the binary.
     pub async fn migrate(&self) -> Result<Vec<String>> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite { writer, .. } => {
                 let mut writer = writer.lock().await;
                 let run = writer.spawn_blocking(|conn| {
@@ -37,6 +38,13 @@ impl Db {
             Backend::Postgres { url, .. } => migrate_postgres(url).await,
         }
     }
+}
+
+/// The migrations of the embedded database that this version knows.
+pub(super) fn known() -> Result<Vec<String>> {
+    let known: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> =
+        SQLITE.migrations().map_err(|error| Error::internal(error.to_string()))?;
+    Ok(known.iter().map(|migration| migration.name().version().to_string()).collect())
 }
 
 async fn migrate_postgres(url: &str) -> Result<Vec<String>> {
@@ -64,5 +72,10 @@ where
         )
         .into());
     }
-    Ok(harness.run_pending_migrations(source)?.iter().map(ToString::to_string).collect())
+    let mut done = Vec::new();
+    for migration in harness.pending_migrations(source)? {
+        done.push(harness.run_migration(&*migration)?.to_string());
+        failpoint::pass("migration.middle");
+    }
+    Ok(done)
 }

@@ -3,12 +3,16 @@
 //! * [`Db`] is the handle.  [`Db::reader`] gives a connection for reading, [`Db::transaction`] runs a unit of work.
 //! * [`Conn`] is a connection of either kind; [`on!`](crate::on) runs one diesel query on whichever it is.
 //! * [`group`] is the grouped writer, through which hot writes share a commit.
+//! * [`trouble`] is what can be wrong with the database itself; [`Db::look_after`] notices that, and when it is over.
 //! * [`sweep`] removes what is too old, a little at a time, and [`partition`] a day at once.
 //! * [`migrate`] makes the tables at start, under a lock; [`keyring`] holds the keys that seal secrets.
+//! * [`backup`] makes one file of the embedded database, and brings it back.
 //!
 //! SQLite has one writer: a connection behind a fair lock that hot groups and plain transactions take in turn, always
 //! with `BEGIN IMMEDIATE`, so that nobody ever meets a busy database; and a few connections that only read.
 
+pub mod backup;
+mod condition;
 pub mod group;
 pub mod hint;
 pub mod keyring;
@@ -18,14 +22,16 @@ pub mod revision;
 pub mod schema;
 pub mod statement;
 pub mod sweep;
+pub mod trouble;
 pub mod types;
 
 use std::ops::DerefMut;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use condition::Condition;
 use diesel::SqliteConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel_async::pooled_connection::deadpool::Pool;
@@ -35,6 +41,8 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use trouble::Trouble;
 
 use crate::error::{Error, Kind, Result};
 use crate::origin;
@@ -59,12 +67,22 @@ pub enum Target {
 
 /// The database.
 #[derive(Clone)]
-pub struct Db(Backend);
+pub struct Db {
+    backend: Backend,
+    condition: Arc<Condition>,
+}
 
 #[derive(Clone)]
 enum Backend {
-    Sqlite { writer: Arc<Mutex<AsyncSqliteConnection>>, readers: Pool<AsyncSqliteConnection> },
-    Postgres { pool: Pool<AsyncPgConnection>, url: Arc<str> },
+    Sqlite {
+        writer: Arc<Mutex<AsyncSqliteConnection>>,
+        readers: Pool<AsyncSqliteConnection>,
+        path: Arc<Path>,
+    },
+    Postgres {
+        pool: Pool<AsyncPgConnection>,
+        url: Arc<str>,
+    },
 }
 
 /// A connection of either kind.
@@ -113,8 +131,8 @@ impl Db {
         }
     }
 
-    async fn open_sqlite(path: &std::path::Path) -> Result<Self> {
-        let path = path.to_str().ok_or_else(|| Error::field("database", "the path is not UTF-8"))?;
+    async fn open_sqlite(file: &Path) -> Result<Self> {
+        let path = file.to_str().ok_or_else(|| Error::field("database", "the path is not UTF-8"))?;
         let writer = open_sqlite_connection(path.to_owned(), false).await.map_err(Error::internal)?;
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
@@ -124,15 +142,21 @@ impl Db {
         });
         let manager = AsyncDieselConnectionManager::new_with_config(path, config);
         let readers = Pool::builder(manager).max_size(SQLITE_READERS).build().map_err(Error::internal)?;
-        Ok(Self(Backend::Sqlite { writer: Arc::new(Mutex::new(writer)), readers }))
+        let writer = Arc::new(Mutex::new(writer));
+        Ok(Self {
+            backend: Backend::Sqlite { writer, readers, path: file.into() },
+            condition: Arc::default(),
+        })
     }
 
     async fn open_postgres(url: &str) -> Result<Self> {
+        let condition = Arc::new(Condition::default());
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(|url| {
-            let url = url.to_owned();
-            async move { open_postgres_connection(&url).await }.boxed()
+        let cuts = Arc::clone(&condition);
+        config.custom_setup = Box::new(move |url| {
+            let (url, cut) = (url.to_owned(), cuts.cut_token());
+            async move { open_pooled_connection(&url, cut).await }.boxed()
         });
         let manager = AsyncDieselConnectionManager::new_with_config(url, config);
         let pool = Pool::builder(manager)
@@ -142,14 +166,14 @@ impl Db {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        let db = Self(Backend::Postgres { pool, url: url.into() });
+        let db = Self { backend: Backend::Postgres { pool, url: url.into() }, condition };
         db.reader().await?;
         Ok(db)
     }
 
     /// Whether any number of nodes may share this database.
     pub fn is_shared(&self) -> bool {
-        matches!(self.0, Backend::Postgres { .. })
+        matches!(self.backend, Backend::Postgres { .. })
     }
 
     /// A connection for reading.  On PostgreSQL it could write; only [`Db::transaction`] and [`group`] do.
@@ -157,19 +181,28 @@ impl Db {
     /// # Errors
     /// `UNAVAILABLE` when none is free in time or the server can not be reached.
     pub async fn reader(&self) -> Result<Conn> {
-        let unavailable = |error| Error::unavailable("the database can not be reached", format!("{error}"));
-        match &self.0 {
+        let unavailable = |error| Trouble::Unreachable.error(format!("{error}"));
+        let silent = || Trouble::Unreachable.error("it gives no sign of life");
+        if self.trouble() == Some(Trouble::Unreachable) {
+            return Err(silent());
+        }
+        match &self.backend {
             Backend::Sqlite { readers, .. } => {
                 Ok(Conn::Sqlite(Box::new(readers.get().await.map_err(unavailable)?)))
             }
             Backend::Postgres { pool, .. } => {
-                Ok(Conn::Postgres(Box::new(pool.get().await.map_err(unavailable)?)))
+                let mut troubles = self.troubles();
+                tokio::select! {
+                    biased;
+                    conn = pool.get() => Ok(Conn::Postgres(Box::new(conn.map_err(unavailable)?))),
+                    _ = troubles.wait_for(|trouble| *trouble == Some(Trouble::Unreachable)) => Err(silent()),
+                }
             }
         }
     }
 
     async fn writer(&self) -> Result<Conn> {
-        match &self.0 {
+        match &self.backend {
             Backend::Sqlite { writer, .. } => {
                 Ok(Conn::Sqlite(Box::new(Arc::clone(writer).lock_owned().await)))
             }
@@ -201,7 +234,11 @@ impl Db {
                 }
             }
         };
-        tokio::spawn(origin::carried(unit)).await.map_err(Error::internal)?
+        let done = tokio::spawn(origin::carried(unit)).await.map_err(Error::internal)?;
+        if let Err(error) = &done {
+            self.condition.note(error);
+        }
+        done
     }
 }
 
@@ -249,6 +286,41 @@ async fn open_sqlite_connection(
     Ok(conn)
 }
 
+/// How long the network may swallow what was sent before the connection counts as lost.
+const LOST: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the network is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// A connection that ends when `cut` says so, whatever it waits for.
+async fn open_pooled_connection(
+    url: &str,
+    cut: CancellationToken,
+) -> diesel::ConnectionResult<AsyncPgConnection> {
+    let invalid =
+        |error: tokio_postgres::Error| diesel::ConnectionError::InvalidConnectionUrl(error.to_string());
+    let mut config: tokio_postgres::Config = url.parse().map_err(invalid)?;
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(LOST);
+    }
+    config.keepalives_idle(SILENCE.min(config.get_keepalives_idle()));
+    let bad = |error: tokio_postgres::Error| {
+        // Its own text says only that there is an error.
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        diesel::ConnectionError::BadConnection(format!("{error}{cause}"))
+    };
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(bad)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            // Whoever waits for an answer learns how it ended.
+            _ = connection => {}
+            () = cut.cancelled() => {}
+        }
+    });
+    let mut conn = AsyncPgConnection::try_from(client).await?;
+    conn.batch_execute(POSTGRES_SETUP).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
 const POSTGRES_SETUP: &str =
     "SET application_name = 'switchboard'; SET statement_timeout = '30s'; SET TimeZone = 'UTC';";
 
@@ -256,25 +328,6 @@ async fn open_postgres_connection(url: &str) -> diesel::ConnectionResult<AsyncPg
     let mut conn = AsyncPgConnection::establish(url).await?;
     conn.batch_execute(POSTGRES_SETUP).await.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
-}
-
-impl From<DieselError> for Error {
-    fn from(error: DieselError) -> Self {
-        match &error {
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | DieselError::BrokenTransactionManager => {
-                Self::unavailable("the database can not be reached", error)
-            }
-            DieselError::DatabaseError(_, info) if is_out_of_space(info.message()) => {
-                Self::unavailable("the database has no space left", error)
-            }
-            _ => Self::internal(error),
-        }
-    }
-}
-
-fn is_out_of_space(message: &str) -> bool {
-    message.contains("disk is full") || message.contains("No space left on device")
 }
 
 /// Turns a clash with a unique column into an error that says which.

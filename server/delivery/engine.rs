@@ -19,6 +19,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::{Lane as WriteLane, Writer};
 use crate::db::{Conn, Db};
 use crate::error::Result;
+use crate::failpoint;
 use crate::secret::SharedRandom;
 use crate::telemetry::Metrics;
 
@@ -243,7 +244,7 @@ impl<C: Channel> Engine<C> {
     /// Starts the poller.  Rows that a dead process left behind on SQLite return to the queue first.
     pub async fn start(&self) -> Result<()> {
         let shared = &self.0;
-        if !shared.db.is_shared() {
+        if !shared.db.is_shared() && !failpoint::bug("recovery_forgotten") {
             let recovered =
                 store::recover_all(&shared.db, shared.channel.table(), shared.clock.now()).await?;
             if recovered > 0 {

@@ -14,6 +14,7 @@ use super::store;
 use super::worker::submit;
 use crate::clock::Stopwatch;
 use crate::error::Result;
+use crate::failpoint;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// How often to look for strays.
@@ -25,6 +26,9 @@ const CLAIM: usize = 256;
 
 pub(super) async fn run<C: Channel>(shared: Arc<Shared<C>>, stop: CancellationToken) {
     let mut strays = Strays::default();
+    if failpoint::bug("recovery_late") {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
     loop {
         if shared.db.is_shared()
             && let Err(error) = strays.look(&shared).await

@@ -17,6 +17,7 @@ use crate::db::statement::{Bind, Statement};
 use crate::db::types::sql::Instant;
 use crate::db::{Conn, Db, PostgresWriter, QueryResult, SqliteWriter};
 use crate::error::Result;
+use crate::failpoint;
 use crate::on;
 
 /// The states that wait, in the words of the partial indexes: the databases use them only for this very condition.
@@ -123,6 +124,9 @@ pub async fn recover_owned(db: &Db, table: Table, owner: i64, now: Timestamp) ->
 
 /// Returns what dead nodes had in hand to the queue, by the database's own clock.
 pub async fn recover_dead(db: &Db, table: Table, now: Timestamp) -> Result<usize> {
+    if failpoint::bug("lease_ignored") {
+        return recover_all(db, table, now).await;
+    }
     let dead = "status = 'sending' AND lease_owner NOT IN (SELECT id FROM nodes WHERE lease_until > clock_timestamp())";
     recover(db, table, now, dead.into()).await
 }
@@ -156,6 +160,9 @@ pub(super) fn complete_sqlite<P>(
     ledger: &Ledger,
     result: &Completion<P>,
 ) -> QueryResult<bool> {
+    if failpoint::bug("completion_lost") {
+        return Ok(true);
+    }
     let sql = match ledger.table {
         Table::WebhookDeliveries => COMPLETE_WEBHOOK,
         Table::EmailQueue => COMPLETE_EMAIL,

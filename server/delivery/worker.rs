@@ -13,8 +13,11 @@ use super::machine::{Input, Outcome, Status, next};
 use super::model::State;
 use super::order::Sequence;
 use crate::clock::{Stopwatch, Timestamp};
+use crate::failpoint;
 
 const COMPLETION_RETRY: Duration = Duration::from_secs(1);
+/// The same, while the database is known not to take anything.
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const PANICKED: &str = "the attempt failed inside the server; the log has the details";
 
 /// Puts a delivery into its lane, and starts a worker if there is need of one.
@@ -73,7 +76,12 @@ async fn attempt_one<C: Channel>(shared: &Arc<Shared<C>>, slot: Slot<C::Payload>
     }
     let (started_at, stopwatch) = (shared.clock.now(), Stopwatch::start());
     // A fault in a channel must cost one attempt, and neither the worker nor the delivery.
+    failpoint::pass("attempt.begin");
+    if failpoint::bug("attempt_made_twice") {
+        shared.channel.attempt(&job).await;
+    }
     let attempt = AssertUnwindSafe(shared.channel.attempt(&job)).catch_unwind().await;
+    failpoint::pass("attempt.end");
     let attempt = attempt.unwrap_or_else(|_| Attempt::failed(Outcome::Retry { after: None }, PANICKED));
     complete(shared, slot, job, attempt, started_at, stopwatch.elapsed());
 }
@@ -85,7 +93,9 @@ async fn attempt_batch<C: Channel>(shared: &Arc<Shared<C>>, mut batch: InHand<C:
     }
     let (slots, jobs): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     let (started_at, stopwatch) = (shared.clock.now(), Stopwatch::start());
+    failpoint::pass("attempt.begin");
     let attempts = AssertUnwindSafe(shared.channel.attempt_together(&jobs)).catch_unwind().await;
+    failpoint::pass("attempt.end");
     let mut attempts = attempts.unwrap_or_default().into_iter();
     let duration = stopwatch.elapsed();
     for (slot, job) in slots.into_iter().zip(jobs) {
@@ -151,11 +161,15 @@ fn write<C: Channel>(shared: &Arc<Shared<C>>, completion: Completion<C::Payload>
         }
         // The result must not be forgotten: as long as the row is ours, nobody else will attempt it.
         Err(error) => {
-            tracing::warn!(id = completion.id, %error, "a result could not be written");
+            // What is wrong with the database itself is logged once, and may concern thousands of results.
+            if retry.db.trouble().is_none() {
+                tracing::warn!(id = completion.id, %error, "a result could not be written");
+            }
             let again = Arc::clone(&retry);
             // Also while the server drains, which waits for it, within its bounds.
             retry.tracker.spawn(async move {
                 tokio::time::sleep(COMPLETION_RETRY).await;
+                again.db.recovers(LONGEST_RETRY).await;
                 write(&again, completion);
             });
         }

@@ -9,6 +9,7 @@ use crate::db::group::{Done, Fault, GroupedWrite};
 use crate::db::{PostgresWriter, SqliteWriter};
 use crate::error::{Error, Result};
 use crate::event::request::{self, RequestKey};
+use crate::failpoint;
 
 /// What all of them share.
 pub struct EnqueueContext {
@@ -84,7 +85,11 @@ fn done(
     prepared: Prepared,
 ) -> Done<Result<Answers>> {
     let engine = context.intake.engine.clone();
-    Done { outputs, after_commit: Some(Box::new(move || prepared.committed(&engine))) }
+    let after_commit = move || {
+        failpoint::pass("accept.committed");
+        prepared.committed(&engine);
+    };
+    Done { outputs, after_commit: Some(Box::new(after_commit)) }
 }
 
 impl GroupedWrite for EnqueueWrite {

@@ -26,6 +26,8 @@ pub mod config;
 pub mod dkim;
 pub mod enqueue;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod inline;
 pub mod intake;
 pub mod library;

@@ -1,5 +1,8 @@
 //! The wire: EmailService.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 use std::sync::Arc;
 use std::time::Duration;
 

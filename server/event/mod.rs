@@ -23,6 +23,8 @@ pub mod cursor;
 pub mod ephemeral;
 mod erase;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod log;
 pub mod model;
 pub mod pattern;

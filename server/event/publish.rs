@@ -15,6 +15,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::{Done, Fault, GroupedWrite};
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter, revision};
 use crate::error::Result;
+use crate::failpoint;
 
 /// What all publishes share.
 pub struct PublishContext {
@@ -153,10 +154,15 @@ impl PublishContext {
         &self,
         plan: Plan,
         events: Vec<Event>,
-        planned: Vec<Box<dyn Planned>>,
+        mut planned: Vec<Box<dyn Planned>>,
     ) -> Done<Result<Vec<Published>>> {
+        if failpoint::bug("attempted_before_commit") {
+            planned.drain(..).for_each(Planned::committed);
+        }
+        failpoint::pass("accept.uncommitted");
         let bus = Arc::clone(&self.bus);
         let after_commit = move || {
+            failpoint::pass("accept.committed");
             planned.into_iter().for_each(Planned::committed);
             bus.committed(&events);
         };

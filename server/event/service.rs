@@ -155,31 +155,7 @@ impl EventService {
 
     /// Checks an event as a publish would.
     pub fn check(&self, event: &NewEvent, violations: &mut Violations, path: &dyn Fn(&str) -> String) {
-        let type_ok =
-            violations.check(&path("event_type"), model::check_event_type(&event.event_type)).is_some();
-        let data = if event.data.is_empty() { "{}" } else { &event.data };
-        let data_ok = violations.check(&path("data"), model::check_data(data)).is_some();
-        model::check_text(violations, &path("actor"), &event.actor);
-        model::check_text(violations, &path("subject"), &event.subject);
-        if !event.topic.is_empty() {
-            violations.check(&path("topic"), topic::check(&event.topic));
-        }
-        check_request_id(violations, &path("request_id"), &event.request_id);
-        if event.ephemeral {
-            model::check_collapse_key(violations, &path("collapse_key"), &event.collapse_key);
-            let ok = event.request_id.is_empty();
-            violations.require(
-                ok,
-                &path("request_id"),
-                "must be empty: nothing is kept of an ephemeral event",
-            );
-        } else {
-            let ok = event.collapse_key.is_empty();
-            violations.require(ok, &path("collapse_key"), "must be empty: only ephemeral events have one");
-        }
-        if type_ok && data_ok {
-            self.registry.check(&event.event_type, data, violations, path);
-        }
+        check(&self.registry, event, violations, path);
     }
 
     /// One event, and what became of it on every channel.
@@ -220,5 +196,34 @@ impl EventService {
     /// `NOT_FOUND` when `id` is not an event's.
     pub fn check_id(id: &str) -> Result<()> {
         if crate::id::is_valid(IdKind::Event, id) { Ok(()) } else { Err(Error::not_found("event", id)) }
+    }
+}
+
+/// Checks an event as a publish would, with these event types.
+pub(in crate::event) fn check(
+    registry: &Registry,
+    event: &NewEvent,
+    violations: &mut Violations,
+    path: &dyn Fn(&str) -> String,
+) {
+    let type_ok = violations.check(&path("event_type"), model::check_event_type(&event.event_type)).is_some();
+    let data = if event.data.is_empty() { "{}" } else { &event.data };
+    let data_ok = violations.check(&path("data"), model::check_data(data)).is_some();
+    model::check_text(violations, &path("actor"), &event.actor);
+    model::check_text(violations, &path("subject"), &event.subject);
+    if !event.topic.is_empty() {
+        violations.check(&path("topic"), topic::check(&event.topic));
+    }
+    check_request_id(violations, &path("request_id"), &event.request_id);
+    if event.ephemeral {
+        model::check_collapse_key(violations, &path("collapse_key"), &event.collapse_key);
+        let ok = event.request_id.is_empty();
+        violations.require(ok, &path("request_id"), "must be empty: nothing is kept of an ephemeral event");
+    } else {
+        let ok = event.collapse_key.is_empty();
+        violations.require(ok, &path("collapse_key"), "must be empty: only ephemeral events have one");
+    }
+    if type_ok && data_ok {
+        registry.check(&event.event_type, data, violations, path);
     }
 }

@@ -9,6 +9,8 @@
 //! the database has MACs of them, which say nothing to a server with another key.
 
 mod document;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod passphrase;
 pub mod rpc;
 mod service;

@@ -158,6 +158,22 @@ fn open(
     Ok(Sealer::new(&key, random.clone()).open(place(context), &bytes).ok())
 }
 
+#[cfg(any(test, fuzzing))]
+impl Sealed {
+    /// What asks for more work than this server does is refused before any of it is done.
+    pub(super) fn fuzz(&self) {
+        let too_much = self.memory_kib > MEMORY_LIMIT_KIB
+            || self.iterations > ITERATIONS_LIMIT
+            || self.parallelism > PARALLELISM_LIMIT;
+        let cheap = self.memory_kib <= 64 && self.iterations <= 2;
+        if too_much || cheap {
+            let opened = open("a long passphrase", "here", self, &crate::fuzz::random());
+            assert!(!too_much || opened.is_err());
+            assert!(!matches!(opened, Ok(Some(_))), "what nobody sealed opens");
+        }
+    }
+}
+
 fn key(passphrase: &str, salt: &[u8], params: Params) -> Result<Zeroizing<[u8; KEY_LENGTH]>> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)

@@ -19,7 +19,7 @@ use tower::{Layer, Service};
 use super::address::ClientAddress;
 use super::admission::quota::Standing;
 use super::admission::{Admission, Door};
-use super::auth::{self, Authenticate};
+use super::auth::{self, Access, Authenticate};
 use super::meter::{Meter, Use};
 use super::methods::Methods;
 use super::origin;
@@ -159,6 +159,7 @@ impl Keeper {
         let (standing, origin) = match admitted {
             Ok((principal, standing, origin)) => {
                 request.extensions_mut().insert(principal);
+                request.extensions_mut().insert(Access { scope, address });
                 (standing, origin)
             }
             Err(error) => {

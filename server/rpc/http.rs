@@ -1,7 +1,7 @@
 //! What the port serves beside gRPC: health for load balancers, metrics for Prometheus.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::routing::get;
@@ -13,16 +13,22 @@ use tonic_health::server::HealthReporter;
 use super::methods::Methods;
 use crate::telemetry::Metrics;
 
-/// Whether the server takes requests, for `/healthz` and `grpc.health.v1`.
+/// Whether the server takes requests, for `/healthz`, `/readyz` and `grpc.health.v1`.
 #[derive(Clone)]
 pub struct Health {
     serving: Arc<AtomicBool>,
+    /// Why it can not do all of its work now.
+    trouble: Arc<Mutex<Option<&'static str>>>,
     reporter: HealthReporter,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { serving: Arc::new(AtomicBool::new(true)), reporter: HealthReporter::new() }
+        Self {
+            serving: Arc::new(AtomicBool::new(true)),
+            trouble: Arc::default(),
+            reporter: HealthReporter::new(),
+        }
     }
 }
 
@@ -33,6 +39,27 @@ impl Health {
             self.reporter.set_service_status(service, ServingStatus::Serving).await;
         }
         HealthServer::new(tonic_health::server::HealthService::from_health_reporter(self.reporter.clone()))
+    }
+
+    /// Says why the server can not do all of its work now, or that it can.  It is alive in any case, and a service of which
+    /// only the writing fails goes on serving: what turns is the state of the server as a whole.
+    pub async fn set_trouble(&self, why: Option<&'static str>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        if self.serving.load(Ordering::Relaxed) {
+            let status = if why.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            self.reporter.set_service_status("", status).await;
+        }
+    }
+
+    fn readiness(&self) -> (StatusCode, String) {
+        let why = *self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match why {
+            _ if !self.serving.load(Ordering::Relaxed) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "draining\n".into())
+            }
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            None => (StatusCode::OK, "ok\n".into()),
+        }
     }
 
     /// Says from now on that the server takes no more requests.
@@ -46,6 +73,8 @@ impl Health {
 
 /// The routes.
 pub(super) fn routes(metrics: Arc<Metrics>, health: Health) -> Router {
+    let ready = health.clone();
+    let readyz = move || async move { ready.readiness() };
     let healthz = move || async move {
         if health.serving.load(Ordering::Relaxed) {
             (StatusCode::OK, "ok\n")
@@ -57,5 +86,8 @@ pub(super) fn routes(metrics: Arc<Metrics>, health: Health) -> Router {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         ([(header::CONTENT_TYPE, kind)], metrics.encode())
     };
-    Router::new().route("/healthz", get(healthz)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
 }

@@ -14,6 +14,8 @@ pub mod auth;
 pub mod codec;
 pub mod convert;
 pub mod cut;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gate;
 pub mod gather;
 mod head;
@@ -28,7 +30,7 @@ pub mod status;
 pub mod tls;
 mod web;
 
-pub use auth::{Authenticate, Endings, Makers, Principal, User};
+pub use auth::{Access, Authenticate, Endings, Makers, Principal, User};
 
 use std::sync::Arc;
 

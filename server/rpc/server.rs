@@ -191,7 +191,8 @@ async fn connection(stream: TcpStream, peer: IpAddr, port: &Port, router: Router
         () = stop.cancelled() => None,
     };
     if let Some(stream) = stream {
-        talk(stream, peer, port, router, stop).await;
+        // By itself: a connection without TLS would be as large.
+        Box::pin(talk(stream, peer, port, router, stop)).await;
     }
 }
 

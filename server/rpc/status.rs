@@ -8,7 +8,16 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::admission::quota;
+use crate::db::trouble::NOT_WRITABLE;
 use crate::error::{Error, Kind};
+use crate::telemetry::printable;
+
+/// The most bytes of a message, and of each other text, which may repeat what the caller wrote.
+const LONGEST_MESSAGE: usize = 512;
+const LONGEST_VALUE: usize = 256;
+/// The most bytes of all violations together.  A status is a trailer: some clients take no more than 8 KiB of those, a third
+/// is added to it by its encoding, and one that is too long is lost as a whole.
+const ROOM: usize = 3 * 1024;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "switchboard";
@@ -17,10 +26,11 @@ pub const DOMAIN: &str = "switchboard";
 pub fn to_status(error: &Error) -> Status {
     if error.kind() == Kind::Internal {
         tracing::error!(%error, "a request failed");
-    } else if error.kind() == Kind::Unavailable {
+    } else if error.kind() == Kind::Unavailable && error.reason() != NOT_WRITABLE {
+        // What is wrong with the storage is logged once, and not for each call that meets it.
         tracing::warn!(%error, "a request could not be served");
     }
-    let mut status = Status::with_error_details(code(error.kind()), error.message(), error_details(error));
+    let mut status = Status::with_error_details(code(error.kind()), message(error), error_details(error));
     if error.reason() == quota::REASON {
         let mut headers = HeaderMap::new();
         quota::tell_refusal(error, &mut headers);
@@ -31,26 +41,55 @@ pub fn to_status(error: &Error) -> Status {
 
 /// The encoded details of an error.
 pub fn details(error: &Error) -> Bytes {
-    let status = Status::with_error_details(code(error.kind()), error.message(), error_details(error));
+    let status = Status::with_error_details(code(error.kind()), message(error), error_details(error));
     Bytes::copy_from_slice(status.details())
+}
+
+/// What a client is told in words.
+fn message(error: &Error) -> String {
+    told(error.message(), LONGEST_MESSAGE)
+}
+
+/// Text for a trailer: no longer than this, in bytes, and without the characters that would do something on a terminal or
+/// in a log where a client shows it.
+fn told(text: &str, limit: usize) -> String {
+    let cut = &text[..text.floor_char_boundary(limit)];
+    let mut told = printable(cut, |_| false).into_owned();
+    if cut.len() < text.len() {
+        told.push('…');
+    }
+    told
 }
 
 fn error_details(error: &Error) -> ErrorDetails {
     let metadata: HashMap<String, String> =
-        error.metadata().iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        error.metadata().iter().map(|(key, value)| ((*key).to_owned(), told(value, LONGEST_VALUE))).collect();
     let mut details = ErrorDetails::with_error_info(error.reason(), DOMAIN, metadata);
+    let (mut room, mut left) = (ROOM, error.violations().len());
     for violation in error.violations() {
-        details.add_bad_request_violation(&violation.field, &violation.description);
+        let (field, description) =
+            (told(&violation.field, LONGEST_VALUE), told(&violation.description, LONGEST_VALUE));
+        room = room.saturating_sub(field.len() + description.len());
+        if room == 0 {
+            let field = error.violations()[0].field.split(['[', '.']).next().unwrap_or_default();
+            details.add_bad_request_violation(
+                told(field, LONGEST_VALUE),
+                format!("and {left} more things are wrong"),
+            );
+            break;
+        }
+        left -= 1;
+        details.add_bad_request_violation(field, description);
     }
     if let Some(after) = error.retry_delay() {
         details.set_retry_info(Some(after));
     }
     let of = |wanted| error.metadata().iter().find(|(key, _)| *key == wanted).map_or("", |(_, value)| value);
     if error.reason() == quota::REASON {
-        details.add_quota_failure_violation(of("rate_limit"), error.message());
+        details.add_quota_failure_violation(of("rate_limit"), message(error));
     }
     if error.kind() == Kind::NotFound {
-        details.set_resource_info(of("resource"), of("id"), "", error.message());
+        details.set_resource_info(of("resource"), told(of("id"), LONGEST_VALUE), "", message(error));
     }
     details
 }

@@ -40,8 +40,8 @@ pub struct Terms {
 
 impl Terms {
     pub(super) fn check(&self, violations: &mut Violations) {
-        let short = self.reason.chars().count() <= REASON_LIMIT;
-        violations.require(short, "reason", "must have at most 500 characters");
+        let short = self.reason.chars().count() <= REASON_LIMIT && !self.reason.contains('\0');
+        violations.require(short, "reason", "must have at most 500 characters, without NUL");
     }
 }
 

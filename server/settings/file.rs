@@ -19,22 +19,29 @@ const NOT_SETTINGS: [&str; 1] = [tls::TABLE];
 /// Reads the settings of a file, and notes all that is wrong with it as `file:line key`.
 pub(super) fn read(path: &Path, violations: &mut Violations) -> Pins {
     let name = path.display().to_string();
-    let mut pins = Pins::new();
-    match std::fs::read_to_string(path) {
-        Err(error) => violations.add(name, format!("can not be read: {error}")),
-        Ok(text) => {
-            let (table, errors) = DeTable::parse_recoverable(&text);
-            if errors.is_empty() {
-                let mut reader = Reader { name: &name, text: &text, violations, pins: &mut pins };
-                reader.table("", table.get_ref());
-            }
-            for error in errors {
-                let line = line_of(&text, error.span().map_or(0, |span| span.start));
-                violations.add(format!("{name}:{line}"), error.message());
-            }
+    let pins = match std::fs::read_to_string(path) {
+        Err(error) => {
+            violations.add(name, format!("can not be read: {error}"));
+            Pins::new()
         }
-    }
+        Ok(text) => read_text(&name, &text, violations),
+    };
     warn_of_readers(path, &pins);
+    pins
+}
+
+/// Reads the settings of a file of this name with this text.
+pub(super) fn read_text(name: &str, text: &str, violations: &mut Violations) -> Pins {
+    let mut pins = Pins::new();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        let mut reader = Reader { name, text, violations, pins: &mut pins };
+        reader.table("", table.get_ref());
+    }
+    for error in errors {
+        let line = line_of(text, error.span().map_or(0, |span| span.start));
+        violations.add(format!("{name}:{line}"), error.message());
+    }
     pins
 }
 

@@ -8,6 +8,8 @@ pub mod catalogue;
 mod change;
 pub mod definition;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod given;
 pub mod history;
 mod portable;

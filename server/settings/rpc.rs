@@ -1,6 +1,8 @@
 //! The wire: SettingsService.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -18,11 +20,11 @@ use super::values::Values;
 use super::watch::{Watch, Watches, Wish};
 use crate::error::Error;
 use crate::pb::switchboard::settings::v1 as pb;
-use crate::rpc::Principal;
 use crate::rpc::address::ClientAddress;
 use crate::rpc::convert::{from_duration, json_value};
 use crate::rpc::mask;
 use crate::rpc::page::Page;
+use crate::rpc::{Access, Principal};
 
 /// The service.
 pub struct Rpc {
@@ -112,7 +114,7 @@ impl pb::settings_service_server::SettingsService for Rpc {
         &self,
         request: Request<pb::WatchSettingsRequest>,
     ) -> Result<Response<Self::WatchSettingsStream>, Status> {
-        let principal = Principal::of(&request)?.clone();
+        let (principal, access) = (Principal::of(&request)?.clone(), Access::of(&request)?);
         let pb::WatchSettingsRequest { after_revision, keys, heartbeat_interval } = request.into_inner();
         let heartbeat = match heartbeat_interval {
             None => None,
@@ -122,7 +124,7 @@ impl pb::settings_service_server::SettingsService for Rpc {
             ),
         };
         let wish = Wish { after: after_revision, keys, heartbeat };
-        let watch = self.watches.open(&self.settings, principal, wish).await?;
+        let watch = self.watches.open(&self.settings, principal, access, wish).await?;
         let next = |mut watch: Watch| async move {
             let step = watch.next().await?;
             Some((step.map(convert::step).map_err(Status::from), watch))

@@ -19,7 +19,8 @@ use super::service::SettingsService;
 use crate::clock::Stopwatch;
 use crate::db::{Db, revision};
 use crate::error::{Error, Kind, Result, Violations};
-use crate::rpc::{Authenticate, Principal};
+use crate::rpc::admission::Admission;
+use crate::rpc::{Access, Authenticate, Principal};
 
 /// How many may watch a node.
 pub const WATCHERS: usize = 128;
@@ -35,6 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Watches {
     authenticate: Arc<dyn Authenticate>,
+    admission: Arc<Admission>,
     stop: CancellationToken,
     room: Arc<Semaphore>,
 }
@@ -54,6 +56,7 @@ pub struct Wish {
 pub struct Watch {
     watches: Watches,
     principal: Principal,
+    access: Access,
     db: Db,
     head: watch::Receiver<i64>,
     keys: Vec<String>,
@@ -64,7 +67,7 @@ pub struct Watch {
     ended: bool,
     sent: Stopwatch,
     checked: Stopwatch,
-    /// Told when a key or token may have ended.
+    /// Told when a key or token may have ended or may do less.
     revoked: watch::Receiver<u64>,
     _room: OwnedSemaphorePermit,
 }
@@ -79,9 +82,13 @@ pub struct Step {
 }
 
 impl Watches {
-    /// Watches that end with `stop`, and with the key that made them.
-    pub fn new(authenticate: Arc<dyn Authenticate>, stop: CancellationToken) -> Self {
-        Self { authenticate, stop, room: Arc::new(Semaphore::new(WATCHERS)) }
+    /// Watches that end with `stop`, and when whoever made them may not go on.
+    pub fn new(
+        authenticate: Arc<dyn Authenticate>,
+        admission: Arc<Admission>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { authenticate, admission, stop, room: Arc::new(Semaphore::new(WATCHERS)) }
     }
 
     /// Begins a watch.
@@ -89,7 +96,13 @@ impl Watches {
     /// # Errors
     /// `INVALID_ARGUMENT` for a wish that can not be, `OUT_OF_RANGE` for a revision that is forgotten,
     /// `RESOURCE_EXHAUSTED` when too many watch already.
-    pub async fn open(&self, settings: &SettingsService, principal: Principal, wish: Wish) -> Result<Watch> {
+    pub async fn open(
+        &self,
+        settings: &SettingsService,
+        principal: Principal,
+        access: Access,
+        wish: Wish,
+    ) -> Result<Watch> {
         let mut violations = Violations::default();
         violations.require(wish.keys.len() <= KEY_LIMIT, "keys", "must have at most 100 entries");
         for (index, key) in wish.keys.iter().enumerate() {
@@ -131,6 +144,7 @@ impl Watches {
         Ok(Watch {
             watches: self.clone(),
             principal,
+            access,
             db: settings.db.clone(),
             head,
             keys: wish.keys,
@@ -171,15 +185,14 @@ impl Watch {
                     .with("revision", self.position.to_string())
                     .retry_after(RETRY_AFTER));
             }
-            // A key that ends must end its watches, busy ones too: at once when it is ended, and soon when its time is over.
+            // A key that ends or may do less must end its watches, busy ones too: at once when somebody does that, and soon when
+            // its time is over.
             let told = self.revoked.has_changed().unwrap_or(false);
             if told || self.checked.elapsed() >= self.heartbeat {
                 self.revoked.mark_unchanged();
                 self.checked = Stopwatch::start();
-                if !self.watches.authenticate.is_valid(&self.principal).await {
-                    let message = "Invalid or revoked API key";
-                    return Err(Error::new(Kind::Unauthenticated, "KEY_INVALID", message));
-                }
+                let Watches { authenticate, admission, .. } = &self.watches;
+                admission.revalidate(&**authenticate, &self.principal, &self.access).await?;
             }
             self.read().await?;
             while let Some(mut revision) = self.pending.pop_front() {

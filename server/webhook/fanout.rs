@@ -20,6 +20,7 @@ use crate::delivery::order::{self, Sequence};
 use crate::delivery::{Engine, Leased, Slot};
 use crate::error::Result;
 use crate::event::{Event, Fact, Fanout, Planned};
+use crate::failpoint;
 use crate::id::{IdGenerator, Kind};
 
 type Payload = Arc<Fact>;
@@ -203,6 +204,9 @@ impl Planned for PlannedDeliveries {
 
     fn committed(self: Box<Self>) {
         for (slot, job) in self.jobs {
+            if failpoint::bug("handover_lost") {
+                continue;
+            }
             self.engine.submit(slot, job);
         }
     }

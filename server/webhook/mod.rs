@@ -25,6 +25,8 @@ pub mod directory;
 mod erase;
 mod failure;
 pub mod fanout;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod guard;
 pub mod health;
 pub mod keys;

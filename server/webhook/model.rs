@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::Url;
 
 use super::guard::Guard;
@@ -103,7 +103,7 @@ impl Webhook {
 }
 
 /// Checks where requests go; the answer is the URL in its one written form.
-fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String> {
+pub(super) fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String> {
     if text.is_empty() {
         return Err("is required".into());
     }
@@ -123,6 +123,10 @@ fn check_url(text: &str, guard: &Guard, https_only: bool) -> Result<Url, String>
     if url.fragment().is_some() {
         return Err("must not have a fragment".into());
     }
+    // A URL may have characters in its host that no request can carry.
+    if url.as_str().parse::<Uri>().is_err() {
+        return Err("has a character that a request can not carry".into());
+    }
     // Both schemes have a host and a port.
     let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
     guard.check(host, port).map_err(|refused| format!("leads nowhere: {refused}"))?;
@@ -134,7 +138,7 @@ pub fn normal_url(text: &str) -> String {
     Url::parse(text).map_or_else(|_| text.to_owned(), String::from)
 }
 
-fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(super) fn check_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name: HeaderName = name.parse().map_err(|_| "is not a header name".to_owned())?;
     let own =
         ["webhook-", "x-webhook-", "proxy-", ":"].iter().any(|prefix| name.as_str().starts_with(prefix));

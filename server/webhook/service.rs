@@ -23,7 +23,7 @@ use super::store;
 pub use super::store::RetryFilter;
 use super::trust::{self, KeyChange};
 use crate::audit::{Change, Recorder};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Timestamp};
 use crate::db::{Conn, Db, keyring, revision};
 use crate::delivery::Engine;
 use crate::error::{Error, Result, Violations};
@@ -51,6 +51,38 @@ pub struct WebhookChange {
     pub client_certificate: Option<String>,
     pub client_key: Option<SecretText>,
     pub version: Option<i64>,
+}
+
+impl WebhookChange {
+    /// The endpoint that it makes, not checked yet, with the client key that goes with it.
+    pub(super) fn into_new(self, id: String, now: Timestamp) -> (Webhook, Option<SecretText>) {
+        let webhook = Webhook {
+            id,
+            name: self.name.unwrap_or_default(),
+            url: normal_url(&self.url.unwrap_or_default()),
+            event_types: self.event_types.unwrap_or_default(),
+            description: self.description.unwrap_or_default(),
+            active: self.active.unwrap_or(true),
+            headers: self.headers.unwrap_or_default(),
+            options: Options {
+                timeout: self.timeout.flatten(),
+                retry_policy: self.retry_policy.flatten(),
+                rate_limit: self.rate_limit.flatten(),
+                delivery_mode: self.delivery_mode.unwrap_or_default(),
+                batching: self.batching.flatten(),
+                ca_certificates: self.ca_certificates.unwrap_or_default(),
+                client_certificate: self.client_certificate.unwrap_or_default(),
+            },
+            public_key: String::new(),
+            previous_secret_expires_at: None,
+            disabled_reason: String::new(),
+            health: Record::default(),
+            version: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        (webhook, self.client_key)
+    }
 }
 
 /// What endpoints must satisfy.
@@ -106,36 +138,11 @@ pub struct WebhookService {
 impl WebhookService {
     /// Adds an endpoint; answers it with its secret, which is shown nowhere else.  With `validate_only` it only checks.
     pub async fn create(&self, change: WebhookChange, new: NewSecret) -> Result<(Webhook, SecretText)> {
-        let now = self.clock.now();
         let NewSecret { secret, signing, validate_only } = new;
-        let mut webhook = Webhook {
-            id: self.ids.next(IdKind::Webhook),
-            name: change.name.unwrap_or_default(),
-            url: normal_url(&change.url.unwrap_or_default()),
-            event_types: change.event_types.unwrap_or_default(),
-            description: change.description.unwrap_or_default(),
-            active: change.active.unwrap_or(true),
-            headers: change.headers.unwrap_or_default(),
-            options: Options {
-                timeout: change.timeout.flatten(),
-                retry_policy: change.retry_policy.flatten(),
-                rate_limit: change.rate_limit.flatten(),
-                delivery_mode: change.delivery_mode.unwrap_or_default(),
-                batching: change.batching.flatten(),
-                ca_certificates: change.ca_certificates.unwrap_or_default(),
-                client_certificate: change.client_certificate.unwrap_or_default(),
-            },
-            public_key: String::new(),
-            previous_secret_expires_at: None,
-            disabled_reason: String::new(),
-            health: Record::default(),
-            version: 1,
-            created_at: now,
-            updated_at: now,
-        };
+        let (mut webhook, client_key) = change.into_new(self.ids.next(IdKind::Webhook), self.clock.now());
         let mut violations = Violations::default();
         webhook.check(&self.rules.guard, self.rules.https_only, &mut violations);
-        let client_key = trust::check(&webhook, "", change.client_key, &mut violations);
+        let client_key = trust::check(&webhook, "", client_key, &mut violations);
         let chosen = violations.check("secret", secret::choose(secret, signing, &*self.random));
         violations.finish()?;
         let (secret, key) = chosen.expect("what is wrong with a secret is a violation");

@@ -1,12 +1,17 @@
 //! What every test uses: servers on both databases, and real peers.
 
 pub mod chromium;
+pub mod disk;
 pub mod hostile;
 pub mod hostile_http;
+pub mod http2;
+pub mod load;
 pub mod nginx;
 pub mod pages;
 pub mod postfix;
 pub mod postgres;
+pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod receiver;
 pub mod server;

@@ -15,6 +15,7 @@ use std::sync::{Mutex, OnceLock};
 
 use tokio::sync::OnceCell;
 
+use super::eventually;
 use super::tools::{Output, Watchdog, folder_of, free_port, is_root, run, tool};
 
 /// PostgreSQL refuses to run as root, so this user runs it then. Debian's package creates it.
@@ -139,10 +140,11 @@ impl Cluster {
     pub async fn start(durability: Durability) -> Self {
         let folder = folder_of(USER, "switchboard-postgres-").await;
         let data = folder.join("data");
-        let log = folder.join("log");
         let stop = r#"
             if [ "$(id -u)" -eq 0 ]; then set -- "$1" "$2" runuser -u "$3" --; else set -- "$1" "$2"; fi
             folder=$1 control=$2; shift 2
+            # One that a test has stopped in its tracks could not end.
+            first=$(head -n 1 "$folder/data/postmaster.pid") && kill -CONT "$first" $(cat "/proc/$first/task/$first/children")
             "$@" "$control" stop -D "$folder/data" -m immediate -w -t 20
             rm -rf "$folder""#;
         let watchdog = Watchdog::new(stop, [folder.as_os_str(), bin("pg_ctl").as_os_str(), OsStr::new(USER)]);
@@ -163,27 +165,66 @@ impl Cluster {
         let mut refusal = String::new();
         for _ in 0..STARTS {
             let port = free_port();
-            let options = format!("-p {port}");
-            // -w: returns when the server is ready for connections.
-            let args = [
-                OsStr::new("start"),
-                "-w".as_ref(),
-                "-t".as_ref(),
-                "50".as_ref(),
-                "-D".as_ref(),
-                data.as_os_str(),
-                "-l".as_ref(),
-                log.as_os_str(),
-                "-o".as_ref(),
-                options.as_ref(),
-            ];
-            let started = as_server("pg_ctl", args).await;
+            let started = start(&folder, port).await;
             if started.success() {
                 return Self { port, folder, _watchdog: watchdog };
             }
             refusal = started.stderr;
         }
-        panic!("PostgreSQL did not start: {refusal}\n--- the end of its log\n{}", tail(&log, 40));
+        let log = tail(&folder.join("log"), 40);
+        panic!("PostgreSQL did not start: {refusal}\n--- the end of its log\n{log}");
+    }
+
+    /// Starts it again where it was, after [`Cluster::stop`] or [`Cluster::kill`]; answers when it takes connections.
+    ///
+    /// # Panics
+    /// When it does not, with the end of its log.
+    pub async fn start_again(&self) {
+        eventually("PostgreSQL starts again", async || {
+            // What a killed one left in memory is in the way until its last process has noticed.
+            start(&self.folder, self.port).await.success().then_some(())
+        })
+        .await;
+    }
+
+    /// Stops it: it ends every connection, and writes what it has.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub async fn stop(&self) {
+        let data = self.folder.join("data");
+        let args =
+            ["stop".as_ref(), "-m".as_ref(), "fast".as_ref(), "-w".as_ref(), "-D".as_ref(), data.as_os_str()];
+        as_server("pg_ctl", args).await.expect_success();
+    }
+
+    /// Ends it as `kill -9` does.
+    pub async fn kill(&self) {
+        signal("-KILL", &[self.process()]).await;
+    }
+
+    /// Has it hang: its connections stay open, take what is sent, and answer nothing.
+    pub async fn freeze(&self) {
+        signal("-STOP", &self.processes()).await;
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self) {
+        signal("-CONT", &self.processes()).await;
+    }
+
+    fn process(&self) -> u32 {
+        let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
+        file.lines().next().and_then(|line| line.parse().ok()).expect("its first line is a process")
+    }
+
+    /// It and all its children; it first, so that it makes no more meanwhile.
+    fn processes(&self) -> Vec<u32> {
+        let parent = self.process();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.expect("it runs");
+        let children = children.split_whitespace().map(|child| child.parse().expect("a process"));
+        std::iter::once(parent).chain(children).collect()
     }
 
     /// The URL of the database that every cluster has, for statements that need no database of their own.
@@ -213,6 +254,30 @@ impl Cluster {
     fn url_of(&self, name: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
     }
+}
+
+/// -w: answers when the server is ready for connections.
+async fn start(folder: &Path, port: u16) -> Output {
+    let (data, log, options) = (folder.join("data"), folder.join("log"), format!("-p {port}"));
+    let args = [
+        OsStr::new("start"),
+        "-w".as_ref(),
+        "-t".as_ref(),
+        "50".as_ref(),
+        "-D".as_ref(),
+        data.as_os_str(),
+        "-l".as_ref(),
+        log.as_os_str(),
+        "-o".as_ref(),
+        options.as_ref(),
+    ];
+    as_server("pg_ctl", args).await
+}
+
+/// Sends a signal to processes, of which some may have ended meanwhile.
+async fn signal(signal: &str, processes: &[u32]) {
+    let ids = processes.iter().map(u32::to_string);
+    run("kill", std::iter::once(signal.to_owned()).chain(ids), b"").await;
 }
 
 /// Runs one of the server's programs as a user that it accepts.

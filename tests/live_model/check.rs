@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{Address, Dice, Filter};
+use super::plan::{Address, Dice, Filter, Token};
 
 /// A durable event, as its publisher knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,23 @@ pub enum Start {
     Foreign,
 }
 
+/// Whose stream it is from some time on: of whom a key has, or of a user with this token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The user's token.
+    pub token: Option<Token>,
+    /// How many messages had come when it was asked for: it is not so in any of these.
+    pub messages: usize,
+    /// When it was answered, by the clock of the seed: it is so for everything that was published later.
+    pub answered: u64,
+}
+
+impl Holder {
+    fn wants(&self, filter: &Filter, address: &Address) -> bool {
+        filter.wants(address, self.token.as_ref())
+    }
+}
+
 /// A stream from its beginning to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
@@ -70,6 +87,8 @@ pub struct Session {
     pub filter: Filter,
     /// What it was to be about from each change on, by its generation.
     pub updates: BTreeMap<i64, Filter>,
+    /// Who had it, one after the other.
+    pub holders: Vec<Holder>,
     /// What came.
     pub seen: Vec<Seen>,
 }
@@ -84,6 +103,57 @@ impl Session {
     pub fn events(&self) -> usize {
         self.seen.iter().map(|seen| seen.events.len()).sum()
     }
+
+    /// Whether everybody who had it wants such an event.
+    fn always_wants(&self, filter: &Filter, address: &Address) -> bool {
+        self.holders.iter().all(|holder| holder.wants(filter, address))
+    }
+
+    /// Whether nobody who had it wants such an event.
+    fn never_wants(&self, filter: &Filter, address: &Address) -> bool {
+        !self.holders.iter().any(|holder| holder.wants(filter, address))
+    }
+}
+
+/// Which of its holders a stream may have at a place: nothing in it says when it goes over from one to the next.
+struct Possible<'a> {
+    session: &'a Session,
+    holders: Vec<bool>,
+}
+
+impl<'a> Possible<'a> {
+    fn new(session: &'a Session) -> Self {
+        let holders = (0..session.holders.len()).map(|number| number == 0).collect();
+        Self { session, holders }
+    }
+
+    /// It may go over to those who were asked for before this message came.
+    fn go_on(&mut self, message: usize) {
+        let first = self.holders.iter().position(|&possible| possible).unwrap_or(self.holders.len());
+        for (possible, holder) in self.holders.iter_mut().zip(&self.session.holders).skip(first) {
+            *possible |= holder.messages <= message;
+        }
+    }
+
+    /// What was published at this time is not for those who had been replaced before.
+    fn not_before(&mut self, began: u64) {
+        let replaced = |holder: &Holder| holder.answered < began;
+        let last = self.session.holders.iter().rposition(replaced).unwrap_or_default();
+        self.holders[..last].fill(false);
+    }
+
+    /// An event came, or did not.
+    fn retain(&mut self, filter: &Filter, address: &Address, comes: bool) -> bool {
+        for (possible, holder) in self.holders.iter_mut().zip(&self.session.holders) {
+            *possible &= holder.wants(filter, address) == comes;
+        }
+        self.holders.contains(&true)
+    }
+
+    fn may_want(&self, filter: &Filter, address: &Address) -> bool {
+        let mut holders = self.holders.iter().zip(&self.session.holders);
+        holders.any(|(&possible, holder)| possible && holder.wants(filter, address))
+    }
 }
 
 /// Says what is wrong with a stream, given all that was published, in order.
@@ -95,6 +165,7 @@ pub fn check(published: &[Published], session: &Session) -> Result<(), String> {
     let mut place = begin(published, session, first)?;
     let mut filter = &session.filter;
     let mut ephemeral = BTreeSet::new();
+    let mut possible = Possible::new(session);
     for (number, seen) in session.seen.iter().enumerate() {
         let wrong = |what: &str| format!("message {number}: {what}\n{seen:?}\nwanted {filter:?}");
         if seen.resync && number > 0 {
@@ -107,16 +178,25 @@ pub fn check(published: &[Published], session: &Session) -> Result<(), String> {
             return Err(wrong("the cursor goes back"));
         }
         let due = published.iter().filter(|event| place < event.position && event.position <= seen.cursor);
-        let due: Vec<&Published> = due.filter(|event| filter.wants(&event.address)).collect();
-        let same = |(due, seen): (&&Published, &SeenEvent)| {
-            due.position == seen.position && due.id == seen.id && due.address == seen.address
-        };
-        if due.len() != seen.events.len() || !due.iter().zip(&seen.events).all(same) {
-            return Err(format!("{}\nafter {place} there is\n{due:?}", wrong("it has not what is due")));
+        let mut left = seen.events.iter().peekable();
+        for event in due {
+            possible.go_on(number);
+            possible.not_before(event.began);
+            let same = |seen: &&SeenEvent| {
+                seen.position == event.position && seen.id == event.id && seen.address == event.address
+            };
+            let comes = left.next_if(same).is_some();
+            if !possible.retain(filter, &event.address, comes) {
+                return Err(format!("{}\nafter {place}: {event:?}", wrong("it has not what is due")));
+            }
+        }
+        if left.next().is_some() {
+            return Err(wrong("it has what is not due"));
         }
         place = seen.cursor;
+        possible.go_on(number);
         for (id, address) in &seen.ephemeral {
-            if !filter.wants(address) || !ephemeral.insert(id) {
+            if !possible.may_want(filter, address) || !ephemeral.insert(id) {
                 return Err(wrong("an ephemeral event was not asked for, or comes again"));
             }
         }
@@ -156,6 +236,17 @@ fn begin(published: &[Published], session: &Session, first: &Seen) -> Result<i64
     }
 }
 
+/// What each message of a stream is about.
+fn filters(session: &Session) -> Vec<&Filter> {
+    let mut filter = &session.filter;
+    let of = |seen: &Seen| {
+        let of_this = filter;
+        filter = seen.updated.and_then(|generation| session.updates.get(&generation)).unwrap_or(filter);
+        of_this
+    };
+    session.seen.iter().map(of).collect()
+}
+
 /// A stream that something was done to.
 pub struct Faulty {
     /// What was done.
@@ -181,10 +272,23 @@ pub fn faulty(published: &[Published], session: &Session, dice: &mut Dice) -> Ve
         change(&mut session.seen);
         made.push(Faulty { fault, session });
     };
-    let (message, event) = dice.pick(&places);
-    fault("one event is missing", &mut |seen| {
-        seen[message].events.remove(event);
-    });
+    // Of what only some of the holders see nobody can say that it must come.
+    let filters = filters(session);
+    let certain = |&(message, event): &(usize, usize)| {
+        session.always_wants(filters[message], &session.seen[message].events[event].address)
+    };
+    let certain: Vec<(usize, usize)> = places.iter().copied().filter(certain).collect();
+    if !certain.is_empty() {
+        let (message, event) = dice.pick(&certain);
+        fault("one event is missing", &mut |seen| {
+            seen[message].events.remove(event);
+        });
+        if message + 1 < session.seen.len() && session.seen[message].updated.is_none() {
+            fault("a message with events is missing", &mut |seen| {
+                seen.remove(message);
+            });
+        }
+    }
     if places.len() > 1 {
         let nth = dice.below(places.len() - 1);
         let (one, other) = (places[nth], places[nth + 1]);
@@ -196,11 +300,6 @@ pub fn faulty(published: &[Published], session: &Session, dice: &mut Dice) -> Ve
         let older = session.seen[one.0].events[one.1].clone();
         fault("an older event comes again", &mut |seen| {
             seen[other.0].events.push(older.clone());
-        });
-    }
-    if message + 1 < session.seen.len() && session.seen[message].updated.is_none() {
-        fault("a message with events is missing", &mut |seen| {
-            seen.remove(message);
         });
     }
     let seen_of = |event: &Published| SeenEvent {
@@ -216,21 +315,28 @@ pub fn faulty(published: &[Published], session: &Session, dice: &mut Dice) -> Ve
         fault("an event from before the cursor comes", &mut |seen| seen[0].events.insert(0, before.clone()));
     }
     // In its place in the order, so that nothing but the filter is against it.
-    let mut filter = &session.filter;
-    let mut place = session.seen[0].cursor;
-    for (message, seen) in session.seen.iter().enumerate() {
-        let between = |event: &&Published| place < event.position && event.position <= seen.cursor;
-        let unwanted = published.iter().filter(between).find(|event| !filter.wants(&event.address));
-        if let Some(unwanted) = unwanted.map(seen_of) {
-            fault("an event that was not asked for comes", &mut |seen| {
-                let events = &mut seen[message].events;
-                let at = events.partition_point(|event| event.position < unwanted.position);
-                events.insert(at, unwanted.clone());
+    let reasons = [
+        ("an event that was not asked for comes", false),
+        ("an event that the token does not have comes", true),
+    ];
+    for (what, asked) in reasons {
+        let mut place = session.seen[0].cursor;
+        for (message, seen) in session.seen.iter().enumerate() {
+            let filter = filters[message];
+            let between = |event: &&Published| place < event.position && event.position <= seen.cursor;
+            let unwanted = published.iter().filter(between).find(|event| {
+                session.never_wants(filter, &event.address) && filter.wants(&event.address, None) == asked
             });
-            break;
+            if let Some(unwanted) = unwanted.map(seen_of) {
+                fault(what, &mut |seen| {
+                    let events = &mut seen[message].events;
+                    let at = events.partition_point(|event| event.position < unwanted.position);
+                    events.insert(at, unwanted.clone());
+                });
+                break;
+            }
+            place = seen.cursor;
         }
-        place = seen.cursor;
-        filter = seen.updated.and_then(|generation| session.updates.get(&generation)).unwrap_or(filter);
     }
     if let Some((message, twice)) =
         session.seen.iter().enumerate().find_map(|(at, seen)| Some((at, seen.ephemeral.first()?.clone())))

@@ -1,6 +1,8 @@
 //! The wire: ApiKeyService, and the keys of all other services.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod scopes;
 mod usage;
 mod verify;
@@ -19,6 +21,7 @@ use super::store::ApiKey;
 use super::usage::{LogFilter, UsageWindow};
 use super::verifier::Verifier;
 use super::verify::Verification;
+use crate::clock::Timestamp;
 use crate::error::{Error, Result as ServerResult};
 use crate::origin;
 use crate::pb::switchboard::apikey::v1 as pb;
@@ -28,7 +31,7 @@ use crate::rpc::mask::{self, Mask};
 use crate::rpc::meter::{Meter, Use};
 use crate::rpc::methods::Methods;
 use crate::rpc::page::Page;
-use crate::rpc::{Authenticate, Principal};
+use crate::rpc::{Access, Authenticate, Principal};
 
 impl Authenticate for Verifier {
     fn cached(&self, key: &str) -> Option<ServerResult<Principal>> {
@@ -43,8 +46,12 @@ impl Authenticate for Verifier {
         Self::admit(self, key, address)
     }
 
-    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
-        Self::is_valid(self, principal).boxed()
+    fn revalidate<'a>(
+        &'a self,
+        principal: &'a Principal,
+        access: &'a Access,
+    ) -> BoxFuture<'a, ServerResult<Option<Timestamp>>> {
+        Self::revalidate(self, principal, access).boxed()
     }
 
     fn revoked(&self) -> watch::Receiver<u64> {

@@ -8,9 +8,10 @@ use futures_util::future::BoxFuture;
 
 use super::memory::Id;
 use super::record::Record;
-use super::{Verifier, key, store};
+use super::{Verifier, invalid, key, store};
+use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::rpc::{Makers, Principal};
+use crate::rpc::{Access, Makers, Principal};
 
 /// How many ids are known at most: more keys than that have no streams and make no tokens.
 const ROOM: usize = 100_000;
@@ -34,16 +35,25 @@ impl Prefixes {
 }
 
 impl Verifier {
-    /// Whether the key of a call that lasts still works.
-    pub async fn is_valid(&self, principal: &Principal) -> bool {
-        match self.known_record(&principal.key_id) {
-            Some(record) => self.scopes_of(&record).is_some(),
+    /// Whether the key of a call that lasts still works, and for that call; answers when it ends, `None` when nobody could be
+    /// asked.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when it has ended, `PERMISSION_DENIED` when it has not the scope or may not be used from the address.
+    pub async fn revalidate(&self, principal: &Principal, access: &Access) -> Result<Option<Timestamp>> {
+        let record = match self.known_record(&principal.key_id) {
+            Some(record) => Some(record),
             None => match self.find_record(&principal.key_id).await {
-                Ok(record) => record.is_some_and(|record| self.scopes_of(&record).is_some()),
+                Ok(record) => record,
                 // A database that is away for a moment must not end every stream.
-                Err(_) => true,
+                Err(_) => return Ok(None),
             },
-        }
+        };
+        let works = record.filter(|record| record.works(self.clock.now()));
+        let record = works.ok_or_else(invalid)?;
+        record.principal.require(access.scope)?;
+        record.require_from(access.address)?;
+        Ok(Some(record.expires_at))
     }
 
     fn known_record(&self, key_id: &str) -> Option<Arc<Record>> {

@@ -197,10 +197,7 @@ impl Verifier {
             // It was there a moment ago and had to go for others.  Nobody is let in by that.
             return Err(Error::unavailable("the API key has to be read again", "it was forgotten under way"));
         };
-        if !record.admits(address) {
-            let message = "the API key must not be used from this address";
-            return Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message));
-        }
+        record.require_from(address)?;
         match record.bounds().filter(|bounds| !bounds.limits.are(&[])) {
             None => self.admit_by_default(&record),
             Some(bounds) => {

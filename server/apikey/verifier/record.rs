@@ -11,6 +11,7 @@ use crate::apikey::credits::lease::Lease;
 use crate::apikey::limit::Limits;
 use crate::apikey::model::{KeyKind, Rules, parse_network};
 use crate::clock::Timestamp;
+use crate::error::{Error, Kind, Result};
 use crate::rpc::Principal;
 
 /// A key in memory.
@@ -115,6 +116,20 @@ impl Record {
     /// Whether it may be used from an address; a key with rules may not be used from one that nobody knows.
     pub fn admits(&self, address: Option<IpAddr>) -> bool {
         self.bounds().is_none_or(|bounds| bounds.admit(address))
+    }
+}
+
+impl Record {
+    /// Fails unless it may be used from an address.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub(super) fn require_from(&self, address: Option<IpAddr>) -> Result<()> {
+        if self.admits(address) {
+            return Ok(());
+        }
+        let message = "the API key must not be used from this address";
+        Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message))
     }
 }
 

@@ -115,7 +115,7 @@ impl Verdict {
 }
 
 /// A verification that was checked.
-struct Checked {
+pub(super) struct Checked {
     cost: i64,
     address: Option<IpAddr>,
 }
@@ -256,7 +256,7 @@ fn missing(record: &Record, verification: &Verification) -> Vec<String> {
 }
 
 impl Verification {
-    fn check(&self, violations: &mut Violations) -> Checked {
+    pub(super) fn check(&self, violations: &mut Violations) -> Checked {
         for (field, scopes) in [("all_of", &self.all_of), ("any_of", &self.any_of)] {
             violations.require(scopes.len() <= SCOPE_LIMIT, field, "must have at most 100 entries");
             for (index, one) in scopes.iter().enumerate() {

@@ -411,6 +411,11 @@ impl Wired {
             live: Arc::clone(&self.live),
         };
         stops.tasks.spawn(follow::gauges(gauges, stop()));
+        let (health, metrics) = (self.health.clone(), Arc::clone(&self.metrics));
+        stops.tasks.spawn(follow::readiness(db.clone(), health, metrics, stop()));
+        // As long as there is something to ask it.
+        let (looked_after, until) = (db.clone(), stops.database.clone());
+        tokio::spawn(async move { looked_after.look_after(until).await });
         if db.is_shared() {
             let (settings, context) = (Arc::clone(&self.settings), Arc::clone(self.publishes.context()));
             stops.tasks.spawn(follow::settings_of_other_nodes(Arc::clone(&settings), stop()));

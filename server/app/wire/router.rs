@@ -21,6 +21,7 @@ use crate::event::route::{Channels, RouteService};
 use crate::event::rpc::{EventRpc, RouteRpc};
 use crate::notification;
 use crate::notification::inbox::{Changed, InboxTraces, UserBelongings};
+use crate::notification::presence::PresenceBelongings;
 use crate::notification::stream::Valid;
 use crate::pb::switchboard as contract;
 use crate::portable::{self, Configuration, Portable};
@@ -52,7 +53,10 @@ impl Wired {
                 Arc::new(EmailTraces),
                 Arc::new(InboxTraces { changed: changed.clone() }),
             ]),
-            belongings: Arc::new([Arc::new(UserBelongings { changed, herald })]),
+            belongings: Arc::new([
+                Arc::new(UserBelongings { changed, herald }),
+                Arc::new(PresenceBelongings),
+            ]),
             audit: audit(),
             ids: Arc::clone(ids),
             clock: clock(),
@@ -115,7 +119,7 @@ impl Wired {
             bus: Arc::clone(&self.bus),
             hub: Arc::clone(&self.hub),
             registry: Arc::clone(&self.live),
-            valid: Valid::new(Arc::clone(&authenticate)),
+            valid: Valid::new(Arc::clone(&authenticate), Arc::clone(&self.admission)),
             attendance: Arc::new(Arc::clone(&self.cluster.presence)),
             metrics: Arc::clone(&self.metrics),
             clock: clock(),
@@ -162,7 +166,8 @@ impl Wired {
             elsewhere: self.cluster.elsewhere(),
             tokens: Arc::clone(&self.users.tokens),
         };
-        let watches = settings::Watches::new(Arc::clone(&authenticate), stops.port.clone());
+        let (asked, admission) = (Arc::clone(&authenticate), Arc::clone(&self.admission));
+        let watches = settings::Watches::new(asked, admission, stops.port.clone());
         let settings_rpc = settings::rpc::Rpc { settings: Arc::clone(&self.settings), watches };
         macro_rules! service {
             ($package:ident, $module:ident, $server:ident, $service:expr) => {

@@ -26,7 +26,7 @@ mod receiver;
 mod record;
 mod report;
 mod setup;
-mod signature;
+pub(crate) mod signature;
 mod timeline;
 
 pub use next_steps::grpcurl_lines;

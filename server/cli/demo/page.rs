@@ -52,7 +52,7 @@ impl Page {
             Tone::Plain => "",
         };
         if self.colour && !escape.is_empty() {
-            output::line(&format!("{escape}{text}\u{1b}[0m"));
+            output::styled(escape, text, "\u{1b}[0m");
         } else {
             output::line(text);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use crate::db::trouble::Trouble;
 use crate::db::{Conn, PostgresWriter, SqliteWriter};
 use crate::error::{Error, Kind, Result};
 
@@ -100,6 +101,8 @@ pub(super) trait AnyBatch: Send {
     fn sqlite(&mut self, conn: &mut SqliteWriter) -> Result<(), Fault>;
     fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, Result<(), Fault>>;
     fn refresh<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<()>>;
+    /// Answers everybody: once the commit is durable.
+    fn acknowledge(&mut self);
     /// The commit is durable: runs what follows it and answers everybody.
     fn committed(self: Box<Self>);
     /// Nothing was written: tells everybody.
@@ -112,13 +115,16 @@ pub(super) trait AnyBatch: Send {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub kind: Kind,
+    /// What is wrong with the database, if that is the reason.
+    pub trouble: Option<Trouble>,
     pub message: String,
 }
 
 impl Failure {
     fn error(&self) -> Error {
-        match self.kind {
-            Kind::Unavailable => {
+        match (self.trouble, self.kind) {
+            (Some(trouble), _) => trouble.error(self.message.clone()),
+            (None, Kind::Unavailable) => {
                 Error::unavailable("the database can not be written to", self.message.clone())
             }
             _ => Error::internal(self.message.clone()),
@@ -157,15 +163,18 @@ impl<W: GroupedWrite> AnyBatch for Batch<W> {
         W::refresh(&self.context, conn)
     }
 
-    fn committed(self: Box<Self>) {
-        let Some(done) = self.done else { return };
-        if let Some(after_commit) = done.after_commit {
+    fn acknowledge(&mut self) {
+        let Some(done) = &mut self.done else { return };
+        debug_assert_eq!(done.outputs.len(), self.writes.len());
+        let answered = self.writes.drain(..).zip(self.replies.drain(..)).zip(done.outputs.drain(..));
+        answered.for_each(|((write, reply), output)| reply.send(write, Ok(output)));
+    }
+
+    fn committed(mut self: Box<Self>) {
+        if let Some(after_commit) = self.done.as_mut().and_then(|done| done.after_commit.take()) {
             after_commit();
         }
-        debug_assert_eq!(done.outputs.len(), self.writes.len());
-        for ((write, reply), output) in self.writes.into_iter().zip(self.replies).zip(done.outputs) {
-            reply.send(write, Ok(output));
-        }
+        self.acknowledge();
     }
 
     fn failed(self: Box<Self>, failure: &Failure) {

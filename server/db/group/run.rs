@@ -10,8 +10,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::batch::{AnyBatch, Failure, Fault};
+use crate::db::trouble::Trouble;
 use crate::db::{Conn, Db};
 use crate::error::{Error, Kind};
+use crate::failpoint;
 
 type Batches = Vec<Box<dyn AnyBatch>>;
 
@@ -42,18 +44,22 @@ pub(super) fn group(db: &Db, batches: Batches) -> BoxFuture<'_, ()> {
     async move {
         match write(db, batches).await {
             Ok(()) => {}
-            Err((mut batches, Trouble::Refused)) if batches.len() > 1 => {
+            Err((mut batches, Ending::Refused)) if batches.len() > 1 => {
                 for batch in batches.drain(..) {
                     group(db, vec![batch]).await;
                 }
             }
-            Err((mut batches, Trouble::Refused)) => {
+            Err((mut batches, Ending::Refused)) => {
                 for batch in batches.drain(..).flat_map(AnyBatch::split) {
                     group(db, vec![batch]).await;
                 }
             }
-            Err((batches, Trouble::Failed(failure))) => {
-                tracing::warn!(error = failure.message, "a group of writes failed");
+            Err((batches, Ending::Failed(failure))) => {
+                // What is wrong with the database itself is logged once.
+                match failure.trouble {
+                    Some(trouble) => tracing::debug!(?trouble, "a group of writes failed"),
+                    None => tracing::warn!(error = failure.message, "a group of writes failed"),
+                }
                 for batch in batches {
                     batch.failed(&failure);
                 }
@@ -63,17 +69,17 @@ pub(super) fn group(db: &Db, batches: Batches) -> BoxFuture<'_, ()> {
     .boxed()
 }
 
-enum Trouble {
+enum Ending {
     /// Try the parts.
     Refused,
     /// Give up.
     Failed(Failure),
 }
 
-async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> {
+async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Ending)> {
     let mut conn = match db.writer().await {
         Ok(conn) => conn,
-        Err(error) => return Err((batches, Trouble::Failed(failure(&error)))),
+        Err(error) => return Err((batches, Ending::Failed(failure(db, &error)))),
     };
     let mut clash = None;
     for _ in 0..TRIES {
@@ -100,27 +106,28 @@ async fn write(db: &Db, mut batches: Batches) -> Result<(), (Batches, Trouble)> 
             }
             End::Stale(index) => {
                 if let Err(error) = batches[index].refresh(&mut conn).await {
-                    return Err((batches, Trouble::Failed(failure(&error))));
+                    return Err((batches, Ending::Failed(failure(db, &error))));
                 }
             }
             End::Clash(error) => clash = Some(error),
             End::Refused(error) => {
                 let alone = batches.len() == 1 && batches[0].len() == 1;
-                let trouble = if alone { Trouble::Failed(failure(&error.into())) } else { Trouble::Refused };
-                return Err((batches, trouble));
+                let ending = if alone { Ending::Failed(failure(db, &error.into())) } else { Ending::Refused };
+                return Err((batches, ending));
             }
-            End::Broken(error) => return Err((batches, Trouble::Failed(failure(&error.into())))),
+            End::Broken(error) => return Err((batches, Ending::Failed(failure(db, &error.into())))),
         }
     }
     let message = match clash {
         Some(error) => format!("other transactions were in the way: {error}"),
         None => "the subscriptions change too fast".into(),
     };
-    Err((batches, Trouble::Failed(Failure { kind: Kind::Unavailable, message })))
+    Err((batches, Ending::Failed(Failure { kind: Kind::Unavailable, trouble: None, message })))
 }
 
-fn failure(error: &Error) -> Failure {
-    Failure { kind: error.kind(), message: error.to_string() }
+fn failure(db: &Db, error: &Error) -> Failure {
+    db.condition.note(error);
+    Failure { kind: error.kind(), trouble: Trouble::told(error), message: error.to_string() }
 }
 
 fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches, End) {
@@ -137,6 +144,10 @@ fn sqlite(conn: &mut diesel::SqliteConnection, mut batches: Batches) -> (Batches
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT")
@@ -163,6 +174,10 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
             end = of_fault(index, fault);
             break;
         }
+        failpoint::pass("group.middle");
+    }
+    if matches!(end, End::Committed) {
+        before_commit(&mut batches);
     }
     if matches!(end, End::Committed)
         && let Err(error) = conn.batch_execute("COMMIT").await
@@ -175,12 +190,20 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
     (batches, end)
 }
 
+/// All is written, and nothing of it durable yet.
+fn before_commit(batches: &mut Batches) {
+    if failpoint::bug("acknowledged_before_commit") {
+        batches.iter_mut().for_each(|batch| batch.acknowledge());
+    }
+    failpoint::pass("group.uncommitted");
+}
+
 fn of_fault(index: usize, fault: Fault) -> End {
     match fault {
         Fault::Stale => End::Stale(index),
         Fault::Database(error) => match &error {
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | DieselError::BrokenTransactionManager => End::Broken(error),
+            // Each of the parts would fail for the same reason.
+            _ if Trouble::of(&error).is_some() => End::Broken(error),
             _ if is_clash(&error) => End::Clash(error),
             _ => End::Refused(error),
         },

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::db::schema::data_keys;
 use crate::db::{Conn, Db, revision};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::on;
 use crate::secret::{KEY_LENGTH, Sealer};
 
@@ -107,6 +108,7 @@ pub async fn reseal(
             if !old.is_empty() {
                 done += reseal_page(db, sealer.clone(), column, old, &mut broken).await?;
                 progress(done);
+                failpoint::pass("rotation.resealed");
             }
         }
     }
@@ -191,6 +193,7 @@ pub async fn rewrap(db: &Db, sealer: &Sealer, master: &[u8; KEY_LENGTH]) -> Resu
                 let wrapped = new.seal(place(id), &*key)?;
                 let update = diesel::update(data_keys::table.find(id)).set(data_keys::wrapped.eq(wrapped));
                 on!(conn, |c| update.execute(c).await)?;
+                failpoint::pass("rotation.wrapping");
             }
             Ok(rows.len())
         })

@@ -22,6 +22,7 @@ use super::config::EmailConfig;
 use super::dkim::{self, Signer};
 use super::model::{Attachment, Content, Mail};
 use crate::clock::Timestamp;
+use crate::failpoint;
 
 /// What all files of a mail may take, in bytes as [`encoded_size`] counts them: more is refused by most servers.
 pub const ENCODED_LIMIT: usize = 25 * 1024 * 1024;
@@ -120,6 +121,9 @@ fn headers(
 
 /// The same on every attempt, so that a mail that was taken twice can be told for one.
 fn message_id(id: &str, sender: &Address) -> String {
+    if failpoint::bug("message_id_changes") {
+        return format!("<{id}.{}@{}>", std::process::id(), sender.domain());
+    }
     format!("<{id}@{}>", sender.domain())
 }
 

@@ -8,11 +8,10 @@ use std::io;
 use std::sync::LazyLock;
 
 use minijinja::value::{Kwargs, Rest};
-use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, filters, tests,
-};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, tests};
 
 use super::value::is_absent;
+use crate::event::route::bounded::{self, Takes};
 
 /// Instructions that one text may take; a large mail takes some thousand.
 const FUEL: u64 = 100_000;
@@ -20,8 +19,6 @@ const FUEL: u64 = 100_000;
 const RECURSION_LIMIT: usize = 64;
 /// What one text may become.
 pub(super) const OUTPUT_LIMIT: usize = 1024 * 1024;
-/// What a filter may make of its input, in bytes.
-const FILTER_LIMIT: usize = 256 * 1024;
 
 /// An environment without templates.
 pub(super) fn environment() -> Environment<'static> {
@@ -41,42 +38,13 @@ fn build() -> Environment<'static> {
     environment.set_formatter(print);
     environment.add_function("range", minijinja::functions::range);
 
-    environment.add_filter("abs", filters::abs);
-    environment.add_filter("bool", filters::bool);
-    environment.add_filter("capitalize", filters::capitalize);
-    environment.add_filter("count", filters::length);
+    bounded::add_filters(&mut environment);
     environment.add_filter("d", default);
     environment.add_filter("default", default);
-    environment.add_filter("dictsort", filters::dictsort);
     environment.add_filter("e", same);
     environment.add_filter("escape", same);
-    environment.add_filter("first", filters::first);
-    environment.add_filter("float", filters::float);
-    environment.add_filter("int", filters::int);
-    environment.add_filter("items", filters::items);
-    environment.add_filter("join", join);
-    environment.add_filter("last", filters::last);
-    environment.add_filter("length", filters::length);
-    environment.add_filter("lines", filters::lines);
-    environment.add_filter("list", filters::list);
-    environment.add_filter("lower", filters::lower);
-    environment.add_filter("map", attributes);
-    environment.add_filter("max", filters::max);
-    environment.add_filter("min", filters::min);
-    environment.add_filter("reject", filters::reject);
-    environment.add_filter("rejectattr", filters::rejectattr);
-    environment.add_filter("replace", replace);
-    environment.add_filter("reverse", filters::reverse);
-    environment.add_filter("round", filters::round);
-    environment.add_filter("select", filters::select);
-    environment.add_filter("selectattr", filters::selectattr);
-    environment.add_filter("sort", filters::sort);
-    environment.add_filter("split", filters::split);
-    environment.add_filter("string", filters::string);
-    environment.add_filter("title", filters::title);
-    environment.add_filter("trim", filters::trim);
-    environment.add_filter("unique", filters::unique);
-    environment.add_filter("upper", filters::upper);
+    environment.add_filter("join", bounded::within(Takes::Text, Value::from_function(join)));
+    environment.add_filter("map", bounded::within(Takes::Letters, Value::from_function(attributes)));
 
     environment.add_test("boolean", tests::is_boolean);
     environment.add_test("defined", |value: &Value| !value.is_undefined() && !is_absent(value));
@@ -209,20 +177,13 @@ fn join(value: &Value, between: Option<String>) -> Result<Value, Error> {
         }
         // Writing to memory does not fail.
         let _ = write!(joined, "{entry}");
-        bounded(joined.len())?;
+        check_length(joined.len())?;
     }
     Ok(Value::from(joined))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the engine hands its arguments over")]
-fn replace(text: String, from: String, to: String) -> Result<Value, Error> {
-    let found = if to.len() > from.len() { text.matches(&*from).count() } else { 0 };
-    bounded(found.saturating_mul(to.len()).saturating_add(text.len()))?;
-    Ok(Value::from(text.replace(&*from, &to)))
-}
-
-fn bounded(length: usize) -> Result<(), Error> {
-    if length > FILTER_LIMIT {
+fn check_length(length: usize) -> Result<(), Error> {
+    if length > bounded::MADE_LIMIT {
         return Err(Error::new(ErrorKind::InvalidOperation, "the filter would make too large a text"));
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 use super::fault::Fault;
 use super::lexer::{Kind, Tag, Token};
+use crate::event::route::bounded::NO_TIMES;
 
 /// How deep statements may be nested.
 const DEPTH_LIMIT: usize = 16;
@@ -45,6 +46,8 @@ pub(super) const FILTERS: &[&str] = &[
     "sort",
     "split",
     "string",
+    "sum",
+    "times",
     "title",
     "trim",
     "unique",
@@ -226,6 +229,9 @@ impl<'s> Checker<'s, '_> {
 
     /// Checks every name of an expression; `bound` are names that only it knows.
     fn expression(&mut self, tokens: &[Token<'s>], bound: &[&str]) {
+        if let Some(token) = tokens.iter().find(|token| token.is("*")) {
+            self.fault(token.at, NO_TIMES);
+        }
         for (index, token) in tokens.iter().enumerate().filter(|(_, token)| token.kind == Kind::Name) {
             let before = |steps: usize| index.checked_sub(steps).map(|at| &tokens[at]);
             let follows = |symbol: &str| before(1).is_some_and(|token| token.is(symbol));
@@ -310,6 +316,8 @@ mod tests {
         assert_eq!(faults("{{ a is odds }}"), ["line 1, column 9: there is no test \"odds\""]);
         assert_eq!(faults("{{ a|safe }}"), ["line 1, column 6: there is no filter \"safe\""]);
         assert!(faults("{{ a.upper() }}")[0].contains("there is no method \"upper\""));
+        assert!(faults("{{ a * 2 }}")[0].starts_with("line 1, column 6: there is no operator *"));
+        assert!(faults("{{ a|times(2) }}{{ a ** 2 }}").is_empty());
         assert!(faults("{{ debug() }}")[0].contains("there is no function \"debug\""));
         assert!(faults("{{ loop }}{{ self }}").len() == 2);
     }

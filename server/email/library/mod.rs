@@ -14,6 +14,8 @@ mod catalogue;
 mod compiled;
 mod engine;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod grammar;
 mod lexer;
 mod links;
@@ -29,6 +31,8 @@ mod validate;
 mod value;
 
 pub use catalogue::Library;
+#[cfg(any(test, fuzzing))]
+pub(super) use fuzz::check_declaration;
 pub use model::{Stored, Template, Text, Variable, Version};
 pub use preview::{Preview, PreviewOf};
 pub use service::{LibraryService, TemplateChange};

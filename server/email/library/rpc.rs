@@ -134,7 +134,7 @@ fn required() -> Error {
     Error::field("template", "is required")
 }
 
-fn variables(variables: Vec<pb::TemplateVariable>) -> Vec<Variable> {
+pub(in crate::email) fn variables(variables: Vec<pb::TemplateVariable>) -> Vec<Variable> {
     let variable = |variable: pb::TemplateVariable| Variable {
         name: variable.name,
         description: variable.description,

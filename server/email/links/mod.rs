@@ -4,6 +4,8 @@
 //! a place that no mail named.  Nothing is looked up to check one, so that links of mails that are long gone still work.
 
 mod agent;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod http;
 mod rewrite;
 mod token;

@@ -12,6 +12,21 @@ use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::error::Result;
 
+/// Checks a list: what is taken is addresses in their one written form.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(description: String, addresses: Vec<String>) {
+    let change = ListChange { description: Some(description), addresses: Some(addresses), version: None };
+    let mut violations = crate::error::Violations::default();
+    let read = service::check(&change, &mut violations);
+    if violations.finish().is_ok() {
+        let read = read.expect("addresses were given");
+        assert!(read.len() <= 1_000);
+        for text in &read {
+            assert_eq!(super::address::parse(text).expect("it is an address").to_string(), *text);
+        }
+    }
+}
+
 /// The lists that a new database starts with, empty: name and purpose.
 const SEEDS: [(&str, &str); 5] = [
     ("tickets_critical", "Told of critical tickets"),

@@ -25,6 +25,8 @@ mod ehlo;
 mod envelope;
 mod explain;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod oauth;
 mod pool;
 pub mod probe;

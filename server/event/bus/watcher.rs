@@ -62,7 +62,8 @@ impl Watcher {
             }
             Known { last: ring.last, forgotten: ring.forgotten }
         };
-        self.bus.behind.after(position, &self.wanted, limit, known).await
+        // By itself: what few need at a time would be part of each of the many that are not behind.
+        Box::pin(self.bus.behind.after(position, &self.wanted, limit, known)).await
     }
 
     /// Waits until there may be something new since this was called last.

@@ -35,6 +35,8 @@ pub enum Trace {
     Emails,
     /// Notifications, with what else is kept of a user's inbox.
     Notifications,
+    /// What is remembered of who was online.
+    Presence,
 }
 
 /// What a channel has made of events.
@@ -81,6 +83,8 @@ pub struct Erased {
     pub emails: i64,
     /// Notifications in inboxes.
     pub notifications: i64,
+    /// What was remembered of who was online; nobody is told how much, but that something went is on record.
+    pub presence: i64,
 }
 
 impl Erased {
@@ -89,6 +93,7 @@ impl Erased {
             Trace::Deliveries => self.deliveries += count,
             Trace::Emails => self.emails += count,
             Trace::Notifications => self.notifications += count,
+            Trace::Presence => self.presence += count,
         }
     }
 }
@@ -125,6 +130,7 @@ impl EventService {
             erased.deliveries += part.deliveries;
             erased.emails += part.emails;
             erased.notifications += part.notifications;
+            erased.presence += part.presence;
             if !more {
                 break;
             }

@@ -7,6 +7,8 @@ mod portable;
 mod service;
 mod store;
 
+#[cfg(any(test, fuzzing))]
+pub(super) use service::check as check_type;
 pub use service::{EventType, RegistryService, TypeChange};
 
 use std::collections::HashMap;
@@ -91,6 +93,21 @@ impl Registry {
             ),
             None => {}
         }
+    }
+}
+
+/// Compiles a schema and holds a payload against it, as a registration and a publish do: both end.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(schema: &str, data: &str) {
+    let registry = Registry::default();
+    let Ok(validator @ Some(_)) = compile_schema(schema) else { return };
+    registry
+        .known
+        .store(Arc::new(Known { revision: 1, types: HashMap::from([("a".to_owned(), validator)]) }));
+    let mut violations = Violations::default();
+    registry.check("a", data, &mut violations, &str::to_owned);
+    if let Err(error) = violations.finish() {
+        assert!(error.violations().len() <= REPORTED);
     }
 }
 

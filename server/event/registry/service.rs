@@ -183,9 +183,9 @@ impl RegistryService {
 }
 
 /// Notes what is wrong with a change.
-pub(super) fn check(change: &TypeChange, violations: &mut Violations) {
+pub(in crate::event) fn check(change: &TypeChange, violations: &mut Violations) {
     let description = change.description.as_deref().unwrap_or_default();
-    let short = description.chars().count() <= DESCRIPTION_LIMIT;
+    let short = description.chars().count() <= DESCRIPTION_LIMIT && !description.contains('\0');
     violations.require(short, "event_type.description", "must have at most 1024 characters");
     let schema = change.json_schema.as_deref().unwrap_or_default();
     if schema.len() > SCHEMA_LIMIT {

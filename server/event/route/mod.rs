@@ -3,6 +3,7 @@
 //! A route has a pattern over event types, a condition, and a target.  Channels read the active routes with their own
 //! kind of target and compile them; this module keeps, checks and tests them, and seeds the defaults.
 
+pub mod bounded;
 pub mod expression;
 mod portable;
 mod seed;

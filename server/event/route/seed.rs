@@ -74,7 +74,8 @@ const SEEDS: &[Seed] = &[
     (
         "System alerts",
         "notification",
-        "data.priority == 'critical'",
+        // Not what one user is told: there is an event for each of them.
+        "data.priority == 'critical' and topic in ['events', 'broadcast']",
         "system_alert",
         Recipient::List("system_alerts"),
         &[

@@ -2,6 +2,8 @@
 
 pub mod convert;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod routes;
 
 pub use routes::RouteRpc;
@@ -123,7 +125,7 @@ impl pb::event_service_server::EventService for EventRpc {
         request: Request<pb::EraseEventsRequest>,
     ) -> Result<Response<pb::EraseEventsResponse>, Status> {
         let pb::EraseEventsRequest { subject, validate_only } = request.into_inner();
-        let Erased { events, deliveries, emails, notifications } =
+        let Erased { events, deliveries, emails, notifications, .. } =
             self.events.erase(&subject, validate_only).await?;
         let webhook_deliveries = deliveries;
         Ok(Response::new(pb::EraseEventsResponse { events, webhook_deliveries, emails, notifications }))

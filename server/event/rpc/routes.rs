@@ -8,7 +8,7 @@ use crate::error::{Error, Result as ServerResult, Violations};
 use crate::event::route::{
     EmailTarget, InboxTarget, Recipients, Route, RouteChange, RouteService, Target, Trial,
 };
-use crate::event::{EventService, Fact, NewEvent};
+use crate::event::{EventService, Fact, NewEvent, topic};
 use crate::pb::switchboard::event::v1 as pb;
 use crate::rpc::convert::{from_json, timestamp};
 use crate::rpc::mask::{self, Mask};
@@ -22,7 +22,7 @@ pub struct RouteRpc {
     pub events: Arc<EventService>,
 }
 
-const CHANGEABLE: [&str; 6] = ["name", "event_type", "condition", "active", "email", "inbox"];
+pub(super) const CHANGEABLE: [&str; 6] = ["name", "event_type", "condition", "active", "email", "inbox"];
 
 #[tonic::async_trait]
 impl pb::route_service_server::RouteService for RouteRpc {
@@ -107,7 +107,8 @@ impl pb::route_service_server::RouteService for RouteRpc {
             data: if event.data.is_empty() { "{}".into() } else { event.data },
             actor: event.actor,
             subject: event.subject,
-            topic: event.topic.into(),
+            // As when it is published.
+            topic: if event.topic.is_empty() { topic::DEFAULT.into() } else { event.topic.into() },
             created_at: self.events.clock.now(),
         };
         let Trial { matched, explanation, recipients, variables } =
@@ -118,7 +119,7 @@ impl pb::route_service_server::RouteService for RouteRpc {
 }
 
 /// The new target, if the mask wants one: a route goes to one place, and what it is changed to takes the place of what it was.
-fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<Option<Target>> {
+pub(super) fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<Option<Target>> {
     let is_email = matches!(new, Some(pb::route::Target::Email(_)));
     let (email, inbox) = (new.clone().filter(|_| is_email), new.filter(|_| !is_email));
     let changed = [("email", mask.take("email", email)), ("inbox", mask.take("inbox", inbox))];
@@ -131,7 +132,7 @@ fn changed_target(mask: &Mask, new: Option<pb::route::Target>) -> ServerResult<O
     }
 }
 
-fn target(target: pb::route::Target) -> ServerResult<Target> {
+pub(super) fn target(target: pb::route::Target) -> ServerResult<Target> {
     let email = match target {
         pb::route::Target::Email(email) => email,
         pb::route::Target::Inbox(inbox) => return Ok(Target::Inbox(inbox.into())),

@@ -29,7 +29,7 @@ impl InboxService {
     }
 }
 
-fn check(selection: &Selection) -> Result<()> {
+pub(in crate::notification) fn check(selection: &Selection) -> Result<()> {
     let mut violations = Violations::default();
     violations.check("selection.user_id", topic::check_user_id(&selection.user_id));
     let is_id = |id: &str| id::is_valid(IdKind::Notification, id);

@@ -24,7 +24,7 @@ mod erase;
 pub mod fanout;
 pub mod herald;
 pub mod mails;
-mod marks;
+pub(in crate::notification) mod marks;
 pub mod model;
 pub mod preferences;
 pub mod retention;

@@ -22,6 +22,7 @@
 //!   that was only thought dead notes its users anew.
 
 mod announce;
+mod erase;
 mod roster;
 mod store;
 
@@ -32,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use erase::PresenceBelongings;
 pub use store::Standing;
 
 use self::roster::{Arrival, Changes, Roster};

@@ -275,3 +275,20 @@ pub(super) async fn forget(conn: &mut Conn, before: Timestamp, limit: i64) -> Re
         .filter(p::announced.eq(p::generation));
     Ok(on!(conn, |c| diesel::delete(rows).execute(c).await)?)
 }
+
+/// How many rows there are of a user that [`erase`] would change.
+pub(super) async fn count_of_user(conn: &mut Conn, user_id: &str) -> Result<i64> {
+    let named = diesel::dsl::not(p::online).or(p::username.ne(""));
+    let query = p::table.filter(p::user_id.eq(user_id)).filter(named).count();
+    Ok(on!(conn, |c| query.get_result(c).await)?)
+}
+
+/// Removes what is remembered of a user who is gone, or the name of one who is not; answers how many rows had something.
+pub(super) async fn erase(conn: &mut Conn, user_id: &str) -> Result<i64> {
+    let of_user = p::table.filter(p::user_id.eq(user_id));
+    let gone = diesel::delete(of_user.filter(diesel::dsl::not(p::online)));
+    let erased = on!(&mut *conn, |c| gone.execute(c).await)?;
+    let named = of_user.filter(p::online).filter(p::username.ne(""));
+    let unnamed = diesel::update(named).set(p::username.eq(""));
+    Ok((erased + on!(conn, |c| unnamed.execute(c).await)?) as i64)
+}

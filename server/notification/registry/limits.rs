@@ -16,6 +16,8 @@ pub struct Limits {
     pub streams: usize,
     /// Open streams of one user on this node.
     pub per_user: usize,
+    /// Open streams from one address on this node; `None` means any number.
+    pub per_address: Option<usize>,
     /// Streams opened in a second on this node.
     pub opens_per_second: i64,
     /// How long a stream lasts.
@@ -28,6 +30,7 @@ impl Default for Limits {
             enabled: true,
             streams: 20_000,
             per_user: 20,
+            per_address: None,
             opens_per_second: 1_000,
             max_age: Duration::from_secs(15 * 60),
         }

@@ -13,6 +13,7 @@ mod limits;
 mod seat;
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -137,6 +138,7 @@ pub struct Registry {
 struct Streams {
     open: HashMap<String, Arc<Entry>>,
     users: HashMap<String, usize>,
+    addresses: HashMap<u128, usize>,
 }
 
 /// A drain under way.
@@ -204,13 +206,14 @@ impl Registry {
         }
     }
 
-    /// Takes a place for a stream.  Nothing is asked but memory.
+    /// Takes a place for a stream from what counts as one address, if it counts.  Nothing is asked but memory.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION` with the reason `LIVE_DISABLED`, `RESOURCE_EXHAUSTED` with `STREAM_LIMIT`.
     pub fn enter(
         self: &Arc<Self>,
         principal: &Principal,
+        address: Option<u128>,
         filter: &Arc<Filter>,
         silence: Duration,
     ) -> Result<Seat> {
@@ -231,6 +234,12 @@ impl Registry {
             let message = format!("{} streams of this user are open already", limits.per_user);
             return Err(limits::full("notifications.max_streams_per_user", message, wait()));
         }
+        if let (Some(most), Some(address)) = (limits.per_address, address)
+            && streams.addresses.get(&address).is_some_and(|&count| count >= most)
+        {
+            let message = format!("{most} streams from this address are open already");
+            return Err(limits::full("notifications.max_streams_per_address", message, wait()));
+        }
         // The last, so that what is refused for another reason is not counted.
         if let Err(after) = self.opens.take(&limits) {
             let message = format!("{} streams were opened within a second", limits.opens_per_second);
@@ -250,20 +259,21 @@ impl Registry {
         if let Some(user) = &user {
             streams.users.insert(user.clone(), of_user + 1);
         }
+        if let Some(address) = address {
+            *streams.addresses.entry(address).or_default() += 1;
+        }
         drop(streams);
-        Ok(Seat { registry: Arc::clone(self), id, user, entry })
+        Ok(Seat { registry: Arc::clone(self), id, user, address, entry })
     }
 
-    fn leave(&self, id: &str, user: Option<&str>) {
+    fn leave(&self, seat: &Seat) {
         let mut streams = self.streams();
-        streams.open.remove(id);
-        if let Some(user) = user
-            && let Some(count) = streams.users.get_mut(user)
-        {
-            *count -= 1;
-            if *count == 0 {
-                streams.users.remove(user);
-            }
+        streams.open.remove(&seat.id);
+        if let Some(user) = &seat.user {
+            one_less(&mut streams.users, user);
+        }
+        if let Some(address) = &seat.address {
+            one_less(&mut streams.addresses, address);
         }
     }
 
@@ -382,6 +392,15 @@ impl Registry {
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
+        }
     }
 }
 

@@ -114,6 +114,7 @@ pub struct Seat {
     pub(super) registry: Arc<Registry>,
     pub(super) id: String,
     pub(super) user: Option<String>,
+    pub(super) address: Option<u128>,
     pub(super) entry: Arc<Entry>,
 }
 
@@ -165,6 +166,6 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.registry.leave(&self.id, self.user.as_deref());
+        self.registry.leave(self);
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn send_notification(
 }
 
 /// Zero for what is no whole number of seconds: it is refused then.
-fn whole_seconds(duration: Duration) -> u64 {
+pub(super) fn whole_seconds(duration: Duration) -> u64 {
     if duration.subsec_nanos() == 0 { duration.as_secs() } else { 0 }
 }
 
@@ -197,7 +197,10 @@ pub(super) async fn update_notification_preferences(
     Ok(pb::UpdateNotificationPreferencesResponse { preferences: Some(of_preferences(preferences, user_id)) })
 }
 
-fn selection(principal: &Principal, selection: Option<pb::NotificationSelection>) -> ServerResult<Selection> {
+pub(super) fn selection(
+    principal: &Principal,
+    selection: Option<pb::NotificationSelection>,
+) -> ServerResult<Selection> {
     use pb::notification_selection::Which as Wire;
     let pb::NotificationSelection { user_id, which, category } =
         selection.ok_or_else(|| Error::field("selection", "is required"))?;
@@ -210,7 +213,7 @@ fn selection(principal: &Principal, selection: Option<pb::NotificationSelection>
     Ok(Selection { user_id, which, category })
 }
 
-fn priority(number: i32) -> ServerResult<Priority> {
+pub(super) fn priority(number: i32) -> ServerResult<Priority> {
     match pb::NotificationPriority::try_from(number) {
         Ok(pb::NotificationPriority::Low) => Ok(Priority::Low),
         Ok(pb::NotificationPriority::Unspecified | pb::NotificationPriority::Normal) => Ok(Priority::Normal),
@@ -220,7 +223,7 @@ fn priority(number: i32) -> ServerResult<Priority> {
     }
 }
 
-fn required(content: Option<pb::NotificationContent>) -> ServerResult<Content> {
+pub(super) fn required(content: Option<pb::NotificationContent>) -> ServerResult<Content> {
     let content = content.ok_or_else(|| Error::field("content", "is required"))?;
     Ok(Content {
         priority: priority(content.priority)?,
@@ -274,7 +277,7 @@ fn notification(row: Row, user_id: &str) -> pb::Notification {
     }
 }
 
-fn preference(wish: pb::NotificationPreference) -> Preference {
+pub(super) fn preference(wish: pb::NotificationPreference) -> Preference {
     let channel = match wish.channel() {
         pb::NotificationChannel::Inbox => "inbox",
         pb::NotificationChannel::Email => "email",

@@ -10,8 +10,8 @@ use super::super::stream::{Stream, Wish};
 use super::super::view;
 use super::{Rpc, pb};
 use crate::error::{Error, Result as ServerResult};
-use crate::rpc::Principal;
 use crate::rpc::convert::{from_duration, timestamp};
+use crate::rpc::{Access, Principal};
 
 type Subscribed = <Rpc as pb::notification_service_server::NotificationService>::SubscribeStream;
 
@@ -19,7 +19,7 @@ pub(super) async fn subscribe(
     rpc: &Rpc,
     request: Request<pb::SubscribeRequest>,
 ) -> Result<Response<Subscribed>, Status> {
-    let principal = Principal::of(&request)?.clone();
+    let (principal, access) = (Principal::of(&request)?.clone(), Access::of(&request)?);
     let pb::SubscribeRequest {
         event_types,
         subjects,
@@ -38,7 +38,7 @@ pub(super) async fn subscribe(
     };
     let filter = view::Wish { event_types, subjects, topics };
     let wish = Wish { filter, cursor, heartbeat, snapshot, invisible };
-    let stream = Stream::open(Arc::clone(&rpc.source), principal, wish).await?;
+    let stream = Stream::open(Arc::clone(&rpc.source), principal, access, wish).await?;
     let next = |mut stream: Stream| async move { stream.next().await.map(|frame| (Ok(frame), stream)) };
     Ok(Response::new(Box::pin(unfold(stream, next))))
 }

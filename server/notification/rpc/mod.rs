@@ -1,5 +1,7 @@
 //! The wire: NotificationService.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod inbox;
 mod live;
 mod presence;

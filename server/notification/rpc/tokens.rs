@@ -29,7 +29,7 @@ pub(super) async fn revoke_subscriber_tokens(
     Ok(pb::RevokeSubscriberTokensResponse { revoke_time: Some(timestamp(up_to)) })
 }
 
-fn new_token(request: pb::CreateSubscriberTokenRequest) -> Result<NewToken, Error> {
+pub(super) fn new_token(request: pb::CreateSubscriberTokenRequest) -> Result<NewToken, Error> {
     let pb::CreateSubscriberTokenRequest { user_id, username, topics, event_types, scopes, lifetime } =
         request;
     let lifetime = match lifetime {

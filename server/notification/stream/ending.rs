@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Stream;
 use crate::clock::{Stopwatch, Timestamp};
+use crate::error::Kind;
 use crate::notification::frame::{Frame, SubscribeFrame as _};
 use crate::notification::registry::{Limits, Registry, Seat};
 use crate::pb::switchboard::notification::v1::Closing;
@@ -29,6 +30,8 @@ pub(super) struct Ending {
     /// When the caller was last found valid.
     checked: Stopwatch,
     rechecks: u64,
+    /// When the caller's key ends, if that was said then.
+    until: Option<Timestamp>,
 }
 
 impl Ending {
@@ -40,6 +43,7 @@ impl Ending {
             checked: Stopwatch::start(),
             // What was told between the gate and here was told to nobody: the caller is asked about once more.
             rechecks: registry.rechecks().wrapping_sub(1),
+            until: None,
         }
     }
 
@@ -49,9 +53,11 @@ impl Ending {
         limits.max_age.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * self.luck)
     }
 
-    /// Another token has come.
+    /// Another token or key has come: it was let in where it was shown, and has still to be for this stream.
     pub fn refreshed(&mut self) {
         self.warned = false;
+        self.until = None;
+        self.rechecks = self.rechecks.wrapping_sub(1);
     }
 
     /// The end of the token, when it is time to tell it.
@@ -79,7 +85,8 @@ impl Ending {
         let drain = seat
             .draining()
             .map(|drain| drain.window.mul_f64(self.luck).saturating_sub(drain.began.elapsed()));
-        [Some(age), token, drain].into_iter().flatten().min()
+        let key = self.until.map(|until| until.since(now));
+        [Some(age), token, key, drain].into_iter().flatten().min()
     }
 }
 
@@ -101,14 +108,21 @@ impl Stream {
             let over = self.source.clock.now() >= expires_at + GRACE;
             return (over && !self.seat.is_changed()).then_some((Reason::KeyEnded, true));
         }
-        let rechecks = self.source.registry.rechecks();
+        let (rechecks, now) = (self.source.registry.rechecks(), self.source.clock.now());
+        let is_over = self.ending.until.is_some_and(|until| now >= until);
         // A caller that ends must end its streams, busy ones too.
-        if self.ending.checked.elapsed() >= self.heartbeat || self.ending.rechecks != rechecks {
+        if is_over || self.ending.checked.elapsed() >= self.heartbeat || self.ending.rechecks != rechecks {
             (self.ending.checked, self.ending.rechecks) = (Stopwatch::start(), rechecks);
-            let valid = self.source.valid.ask(&self.principal, rechecks).await;
+            let valid = self.source.valid.ask(&self.principal, &self.access, rechecks, now).await;
             // It may have ended while it was asked.
-            if !valid && self.expired().is_none() && !self.seat.is_changed() {
-                return Some((Reason::KeyEnded, false));
+            if self.expired().is_none() && !self.seat.is_changed() {
+                match valid {
+                    Ok(until) => self.ending.until = until,
+                    Err(error) if error.kind() == Kind::PermissionDenied => {
+                        return Some((Reason::PermissionLost, false));
+                    }
+                    Err(_) => return Some((Reason::KeyEnded, false)),
+                }
             }
         }
         None

@@ -28,7 +28,7 @@ use crate::event::bus::{Bus, Watcher};
 use crate::event::cursor::Cursor;
 use crate::event::ephemeral::EphemeralHub;
 use crate::pb::switchboard::notification::v1::closing::Reason;
-use crate::rpc::Principal;
+use crate::rpc::{Access, Principal};
 use crate::telemetry::Metrics;
 use ending::Ending;
 
@@ -45,7 +45,7 @@ pub struct Source {
     pub hub: Arc<EphemeralHub>,
     /// The open streams.
     pub registry: Arc<Registry>,
-    /// Knows whether a caller is still valid.
+    /// Knows whether a caller may go on.
     pub valid: Valid,
     /// Is told who comes and goes.
     pub attendance: Arc<dyn Attendance>,
@@ -67,6 +67,7 @@ struct NextView {
 pub struct Stream {
     source: Arc<Source>,
     principal: Principal,
+    access: Access,
     view: View,
     next_view: Option<NextView>,
     watcher: Watcher,
@@ -118,10 +119,12 @@ impl Stream {
             if let Some((reason, reconnect)) = self.must_end().await {
                 return Ok(self.close(reason, reconnect));
             }
-            if let Some(changes) = self.seat.changes()
-                && let Some(frame) = self.change(changes)
-            {
-                return Ok(frame);
+            if let Some(changes) = self.seat.changes() {
+                if let Some(frame) = self.change(changes) {
+                    return Ok(frame);
+                }
+                // Another caller is asked about before anything is said to them.
+                continue;
             }
             let position = self.position;
             if let Some(next) = self.next_view.take_if(|next| position >= next.after) {

@@ -10,12 +10,13 @@ use crate::clock::Stopwatch;
 use crate::error::{Result, Violations};
 use crate::event::bus::Watcher;
 use crate::event::cursor::Cursor;
+use crate::failpoint;
 use crate::notification::frame::{Frame, SubscribeFrame as _};
 use crate::notification::registry;
 use crate::notification::view::{self, FILTER_LIMIT};
 use crate::pb::switchboard::notification::v1::{Opened, Resync, resync};
-use crate::rpc::Principal;
 use crate::rpc::convert::{duration, timestamp};
+use crate::rpc::{Access, Principal};
 
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(20);
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -33,12 +34,12 @@ pub struct Wish {
 }
 
 impl Stream {
-    /// Opens a stream.
+    /// Opens a stream for a caller whom the gate has let in so.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` for a bad filter, or for a cursor that is none; `PERMISSION_DENIED` with `TOPIC_DENIED` for
     /// topics that the caller may not see; what [`registry::Registry::enter`] says of limits.
-    pub async fn open(source: Arc<Source>, principal: Principal, wish: Wish) -> Result<Self> {
+    pub async fn open(source: Arc<Source>, principal: Principal, access: Access, wish: Wish) -> Result<Self> {
         let mut violations = Violations::default();
         let filter = Arc::new(wish.filter.read(&mut violations));
         let heartbeat = wish.heartbeat.unwrap_or(DEFAULT_HEARTBEAT);
@@ -49,12 +50,15 @@ impl Stream {
         violations.require(readable, "cursor", "is not a cursor of this server");
         violations.finish()?;
         let view = registry::view(&principal, &filter)?;
-        let seat = source.registry.enter(&principal, &filter, heartbeat)?;
+        let seat = source.registry.enter(&principal, source.valid.unit(&access), &filter, heartbeat)?;
 
         // Watched first and asked for its place then: what comes in between rings the bell.
         let watcher = source.bus.watch_topics(view.wanted(), Arc::clone(seat.bell()));
         let number = source.hub.head();
-        let (position, gap) = start(&source, &watcher, cursor).await?;
+        let (mut position, gap) = start(&source, &watcher, cursor).await?;
+        if cursor.is_some() && failpoint::bug("cursor_off_by_one") {
+            position += 1;
+        }
         let now = source.clock.now();
         let ending = Ending::new(&source.registry, now);
         let user = principal.user.as_deref();
@@ -76,6 +80,7 @@ impl Stream {
         source.metrics.set_subscribers(source.registry.len());
         Ok(Self {
             principal,
+            access,
             view,
             next_view: None,
             watcher,

@@ -1,8 +1,11 @@
 //! A message of what is ready to be sent: as much as there is, up to a bound.
 
+use bytes::Bytes;
+
 use super::Stream;
 use crate::error::Result;
 use crate::event::bus::Read;
+use crate::failpoint;
 use crate::notification::frame::{self, Frame, SubscribeFrame as _};
 use crate::pb::switchboard::notification::v1::{Resync, resync};
 
@@ -26,10 +29,14 @@ impl Stream {
             else {
                 return Ok(Some(self.skip()));
             };
+            // What was published after another caller took the place of the one before is that caller's to see.
+            if self.seat.is_changed() {
+                return Ok(None);
+            }
             let mut all = true;
             for record in records {
                 self.position = record.event.position;
-                if !self.view.shows(&record.event.fact) {
+                if !self.view.shows(&record.event.fact) || failpoint::bug("stream_event_skipped") {
                     continue;
                 }
                 let piece = frame::encoded(&record, self.source.bus.epoch());
@@ -48,6 +55,9 @@ impl Stream {
         }
         if self.number < self.source.hub.head() && !full(events.len(), bytes) {
             let taken = self.source.hub.after(self.number, self.watcher.wanted(), FRAME_EVENTS);
+            if self.seat.is_changed() {
+                return Ok((!events.is_empty()).then(|| self.frame_of(events)));
+            }
             let mut through = taken.through;
             for (number, event) in taken.events {
                 if full(events.len(), bytes) {
@@ -68,13 +78,18 @@ impl Stream {
         if events.is_empty() && !complete {
             return Ok(None);
         }
-        let mut frame = Frame::at(self.cursor());
-        events.into_iter().for_each(|event| frame.push(event));
+        let mut frame = self.frame_of(events);
         if complete {
             self.snapshot = None;
             frame = frame.snapshot_end();
         }
         Ok(Some(frame))
+    }
+
+    fn frame_of(&self, events: Vec<Bytes>) -> Frame {
+        let mut frame = Frame::at(self.cursor());
+        events.into_iter().for_each(|event| frame.push(event));
+        frame
     }
 
     /// Goes on at the end of the log, and says that there is a gap before it.

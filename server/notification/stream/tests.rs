@@ -1,7 +1,7 @@
 //! Streams of users, whose tokens end: without a port, on an embedded database, with a clock that is moved.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,19 +12,24 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::db::Target;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::event::ephemeral::Ephemeral;
 use crate::event::{Fact, log};
 use crate::notification::registry::{Limits, Succession, Unread, Update};
 use crate::notification::view;
+use crate::rpc::admission::Admission;
 use crate::rpc::admission::quota::Standing;
 use crate::rpc::{Authenticate, Endings, User};
 use crate::secret::SystemRandom;
 
+const ENDED: i64 = -1;
+const DENIED: i64 = -2;
+
 /// Says what the test wants.
 #[derive(Default)]
 struct Fake {
-    revoked: AtomicBool,
+    /// What is said of every caller: when the key ends, 0 for never, or one of the next.
+    answer: AtomicI64,
     present: Arc<AtomicUsize>,
 }
 
@@ -41,8 +46,17 @@ impl Authenticate for Fake {
         Ok(None)
     }
 
-    fn is_valid<'a>(&'a self, _principal: &'a Principal) -> BoxFuture<'a, bool> {
-        async { !self.revoked.load(Ordering::SeqCst) }.boxed()
+    fn revalidate<'a>(
+        &'a self,
+        _principal: &'a Principal,
+        _access: &'a Access,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>>> {
+        let answer = match self.answer.load(Ordering::SeqCst) {
+            ENDED => Err(Error::new(Kind::Unauthenticated, "KEY_INVALID", "over")),
+            DENIED => Err(Error::new(Kind::PermissionDenied, "SCOPE_MISSING", "less")),
+            until => Ok((until > 0).then(|| Timestamp::from_micros(until))),
+        };
+        async { answer }.boxed()
     }
 
     fn revoked(&self) -> watch::Receiver<u64> {
@@ -72,6 +86,8 @@ impl Attendance for Fake {
     }
 }
 
+const ACCESS: Access = Access { scope: "notifications:read", address: None };
+
 struct Bench {
     source: Arc<Source>,
     fake: Arc<Fake>,
@@ -94,7 +110,7 @@ async fn bench() -> Bench {
         db,
         bus,
         registry,
-        valid: Valid::new(fake.clone()),
+        valid: Valid::new(fake.clone(), Arc::new(Admission::new(clock.clone()))),
         attendance: fake.clone(),
         metrics: Arc::default(),
         clock: clock.clone(),
@@ -119,7 +135,7 @@ impl Bench {
     async fn open(&self, principal: &Principal, topics: &[&str]) -> Result<(Stream, String)> {
         let topics = topics.iter().map(|&topic| topic.into()).collect();
         let wish = Wish { filter: view::Wish { topics, ..Default::default() }, ..Default::default() };
-        let mut stream = Stream::open(Arc::clone(&self.source), principal.clone(), wish).await?;
+        let mut stream = Stream::open(Arc::clone(&self.source), principal.clone(), ACCESS, wish).await?;
         let id = next(&mut stream).await.opened.unwrap().subscription_id;
         Ok((stream, id))
     }
@@ -190,13 +206,67 @@ async fn a_token_that_ends_is_told_of_and_a_new_one_keeps_the_stream() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_ends_its_streams_at_once() {
+async fn a_revoked_token_ends_its_streams_at_once_and_one_that_may_less_loses_them() {
+    for (answer, reason) in [(ENDED, closing::Reason::KeyEnded), (DENIED, closing::Reason::PermissionLost)] {
+        let bench = bench().await;
+        let (mut of_user, _) = bench.open(&bench.user("jo", 300, &[]), &[]).await.unwrap();
+        let (mut of_key, _) = bench.open(&key("key_1"), &[]).await.unwrap();
+        bench.fake.answer.store(answer, Ordering::SeqCst);
+        bench.source.registry.recheck();
+        for stream in [&mut of_user, &mut of_key] {
+            let last = next(stream).await.closing.unwrap();
+            assert_eq!((last.reason(), last.reconnect), (reason, false));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_time_is_over_ends_its_streams_without_waiting_for_a_heartbeat() {
     let bench = bench().await;
-    let (mut stream, _) = bench.open(&bench.user("jo", 300, &[]), &[]).await.unwrap();
-    bench.fake.revoked.store(true, Ordering::SeqCst);
+    let end = bench.clock.now() + Duration::from_secs(5);
+    bench.fake.answer.store(end.micros(), Ordering::SeqCst);
+    let (mut stream, id) = bench.open(&key("key_old"), &[]).await.unwrap();
+    bench.publish("a", "1");
+    assert_eq!(data(&next(&mut stream).await), ["1"]);
+    let left = stream.ending.next(&stream.seat, &stream.principal, bench.clock.now());
+    assert_eq!(left, Some(Duration::from_secs(5)), "it wakes up by itself");
+    bench.fake.answer.store(ENDED, Ordering::SeqCst);
+    bench.advance(4);
+    bench.publish("a", "2");
+    assert_eq!(data(&next(&mut stream).await), ["2"], "not yet");
+    // What replaces a key in time is asked about in its place.
+    bench.fake.answer.store(0, Ordering::SeqCst);
+    bench.source.registry.refresh(&id, &key("key_new")).await.unwrap();
+    bench.advance(2);
+    bench.publish("a", "3");
+    assert_eq!(data(&next(&mut stream).await), ["3"]);
+
+    let end = bench.clock.now() + Duration::from_secs(5);
+    bench.fake.answer.store(end.micros(), Ordering::SeqCst);
     bench.source.registry.recheck();
+    bench.publish("a", "4");
+    assert_eq!(data(&next(&mut stream).await), ["4"]);
+    bench.fake.answer.store(ENDED, Ordering::SeqCst);
+    bench.advance(5);
     let last = next(&mut stream).await.closing.unwrap();
     assert_eq!((last.reason(), last.reconnect), (closing::Reason::KeyEnded, false));
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_streams_and_a_place_is_given_back() {
+    let bench = bench().await;
+    bench.source.registry.set_limits(Limits { per_address: Some(2), ..Limits::default() });
+    let enter = |address: Option<u128>| {
+        bench.source.registry.enter(&key("key_1"), address, &Arc::default(), Duration::from_secs(1))
+    };
+    let first = enter(Some(7)).unwrap();
+    let _second = enter(Some(7)).unwrap();
+    let refused = enter(Some(7)).err().unwrap();
+    assert_eq!((refused.kind(), refused.reason()), (Kind::ResourceExhausted, "STREAM_LIMIT"));
+    let _others: Vec<_> =
+        [Some(8), None, None, None].into_iter().map(|address| enter(address).unwrap()).collect();
+    drop(first);
+    enter(Some(7)).unwrap();
 }
 
 #[tokio::test]
@@ -259,7 +329,7 @@ async fn a_user_has_so_many_streams_and_is_there_while_one_is_open() {
     let (jo, jim) = (bench.user("jo", 300, &[]), bench.user("jim", 300, &[]));
     let first = bench.open(&jo, &[]).await.unwrap();
     let invisible = Wish { invisible: true, ..Wish::default() };
-    let second = Stream::open(Arc::clone(&bench.source), jo.clone(), invisible).await.unwrap();
+    let second = Stream::open(Arc::clone(&bench.source), jo.clone(), ACCESS, invisible).await.unwrap();
     let refused = bench.open(&jo, &[]).await.err().unwrap();
     assert_eq!((refused.kind(), refused.reason()), (Kind::ResourceExhausted, "STREAM_LIMIT"));
     assert!(refused.retry_delay().is_some());

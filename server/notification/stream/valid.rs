@@ -1,11 +1,14 @@
-//! Whether callers are still valid, asked once for all streams of a key.
+//! Whether callers may go on, asked once for all streams of a key from one address.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::clock::Stopwatch;
-use crate::rpc::{Authenticate, Principal};
+use crate::clock::{Stopwatch, Timestamp};
+use crate::error::Result;
+use crate::rpc::admission::Admission;
+use crate::rpc::{Access, Authenticate, Principal};
 
 /// How long it is believed that a key is valid.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -14,35 +17,65 @@ const REMEMBERED: usize = 4_096;
 /// Remembers for a moment which keys are valid: thousands of streams of one application are not thousands of questions.
 pub struct Valid {
     authenticate: Arc<dyn Authenticate>,
-    /// When a key was last found valid, and how many rechecks there had been.
-    keys: Mutex<HashMap<Arc<str>, (Stopwatch, u64)>>,
+    admission: Arc<Admission>,
+    /// What is known of a key at an address.
+    known: Mutex<HashMap<(Arc<str>, Option<IpAddr>), Known>>,
+}
+
+/// That a key was found valid.
+#[derive(Clone, Copy)]
+struct Known {
+    when: Stopwatch,
+    /// How many rechecks there had been.
+    rechecks: u64,
+    /// When the key ends.
+    until: Option<Timestamp>,
 }
 
 impl Valid {
-    /// Asks this one.
-    pub fn new(authenticate: Arc<dyn Authenticate>) -> Self {
-        Self { authenticate, keys: Mutex::default() }
+    /// Asks these.
+    pub fn new(authenticate: Arc<dyn Authenticate>, admission: Arc<Admission>) -> Self {
+        Self { authenticate, admission, known: Mutex::default() }
     }
 
-    /// Whether a caller is still valid; nothing from before the last recheck is believed.
-    pub(super) async fn ask(&self, principal: &Principal, rechecks: u64) -> bool {
+    /// What counts as one address where streams are counted.
+    pub(super) fn unit(&self, access: &Access) -> Option<u128> {
+        self.admission.unit(access.address)
+    }
+
+    /// Whether a caller may go on; nothing from before the last recheck is believed.  Answers when the key ends, if that is known.
+    ///
+    /// # Errors
+    /// As [`Admission::revalidate`].
+    pub(super) async fn ask(
+        &self,
+        principal: &Principal,
+        access: &Access,
+        rechecks: u64,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>> {
+        let ask = || self.admission.revalidate(&*self.authenticate, principal, access);
         // Users differ, and what is asked about them is in memory.
         if principal.user.is_some() {
-            return self.authenticate.is_valid(principal).await;
+            return ask().await;
         }
-        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&principal.key_id).copied();
-        if known.is_some_and(|(when, then)| then == rechecks && when.elapsed() < BELIEVED) {
-            return true;
+        // All streams need the same scope.
+        let place = (Arc::clone(&principal.key_id), access.address);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
+        if let Some(Known { when, rechecks: then, until }) = known
+            && then == rechecks
+            && when.elapsed() < BELIEVED
+            && until.is_none_or(|until| now < until)
+        {
+            return Ok(until);
         }
-        let asked = Stopwatch::start();
-        let valid = self.authenticate.is_valid(principal).await;
-        if valid {
-            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            if keys.len() >= REMEMBERED {
-                keys.clear();
-            }
-            keys.insert(Arc::clone(&principal.key_id), (asked, rechecks));
+        let when = Stopwatch::start();
+        let until = ask().await?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
         }
-        valid
+        known.insert(place, Known { when, rechecks, until });
+        Ok(until)
     }
 }

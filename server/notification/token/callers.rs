@@ -17,11 +17,12 @@ use super::model::{LEEWAY, Maker, PROVIDER, Verified};
 use super::provider::{Checked, Provider};
 use super::revocations::Revocations;
 use super::signer::Signer;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::rpc::admission::quota::Standing;
 use crate::rpc::auth::TOKEN_ENDED;
-use crate::rpc::{Authenticate, Makers, Principal, User};
+use crate::rpc::{Access, Authenticate, Makers, Principal, User};
+use crate::scope;
 
 /// Knows keys and tokens.
 pub struct Callers {
@@ -145,27 +146,38 @@ impl Callers {
         self.provider.unknown_key().unwrap_or_else(|| invalid("its key is not known"))
     }
 
-    async fn is_alive(&self, key_id: &str, user: &User) -> bool {
+    async fn revalidate_token(&self, principal: &Principal, user: &User, scope: &str) -> Result<()> {
+        let key_id = &*principal.key_id;
         let now = self.clock.now();
         let of_provider = key_id == PROVIDER;
         let until = if of_provider { user.expires_at + LEEWAY } else { user.expires_at };
         if until <= now {
-            return false;
+            return Err(ended());
         }
         // A database that is away for a moment must not end every stream.
         if self.revocations.make_current().await.is_err() {
-            return true;
+            return Ok(());
         }
         if self.revocations.has_ended(&user.id, user.issued_at) {
-            return false;
+            return Err(ended());
         }
         if of_provider {
-            return self.provider.is_configured();
+            return if self.provider.is_configured() { Ok(()) } else { Err(ended()) };
         }
-        match self.makers.known_maker(key_id) {
-            Some(maker) => maker.is_some(),
-            None => self.makers.find_maker(key_id).await.map_or(true, |maker| maker.is_some()),
+        let maker = match self.makers.known_maker(key_id) {
+            Some(maker) => maker,
+            None => match self.makers.find_maker(key_id).await {
+                Ok(maker) => maker,
+                Err(_) => return Ok(()),
+            },
+        };
+        // As when it was shown: what its maker may not do any more, it may not.
+        let held = maker.ok_or_else(ended)?;
+        let covers = |own: &String| scope::covers(own, scope) && scope::any_covers(&held, own);
+        if principal.scopes.iter().any(covers) {
+            return Ok(());
         }
+        Principal { scopes: Arc::new([]), ..principal.clone() }.require(scope)
     }
 }
 
@@ -188,10 +200,17 @@ impl Authenticate for Callers {
         self.keys.admit(key, address)
     }
 
-    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool> {
+    fn revalidate<'a>(
+        &'a self,
+        principal: &'a Principal,
+        access: &'a Access,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>>> {
         match &principal.user {
-            Some(user) => self.is_alive(&principal.key_id, user).boxed(),
-            None => self.keys.is_valid(principal),
+            // Whoever has a token knows when it ends.
+            Some(user) => {
+                async { self.revalidate_token(principal, user, access.scope).await.map(|()| None) }.boxed()
+            }
+            None => self.keys.revalidate(principal, access),
         }
     }
 

@@ -13,6 +13,8 @@
 //! A user's tokens are ended all at once ([`revocations`]), and those that a key made end with the key.
 
 mod callers;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod jwt;
 mod memory;
 pub mod model;

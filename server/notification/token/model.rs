@@ -44,7 +44,7 @@ impl NewToken {
     }
 
     /// Checks all of it; `longest` is what the settings allow.
-    pub(super) fn check(&self, longest: Duration, violations: &mut Violations) {
+    pub(in crate::notification) fn check(&self, longest: Duration, violations: &mut Violations) {
         violations.check("user_id", topic::check_user_id(&self.user_id));
         let named =
             self.username.chars().count() <= NAME_LIMIT && !self.username.chars().any(char::is_control);

@@ -98,7 +98,7 @@ fn make_room(shard: &mut HashMap<u128, i64>, now: Timestamp) {
 }
 
 /// Whoever has one address of IPv6 has all of its /64 (RFC 4291, 2.5.4), and would never come from the same one twice.
-fn unit(address: IpAddr) -> u128 {
+pub(super) fn unit(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,

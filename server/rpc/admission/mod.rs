@@ -10,6 +10,8 @@
 
 mod cells;
 mod forwarded;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod load;
 mod networks;
 pub mod quota;
@@ -26,8 +28,8 @@ use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
 
 use super::address::ClientAddress;
-use super::auth::{Authenticate, Principal, TOKEN_ENDED, User};
-use crate::clock::SharedClock;
+use super::auth::{Access, Authenticate, Principal, TOKEN_ENDED, User};
+use crate::clock::{SharedClock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use cells::Cells;
 use load::Load;
@@ -97,9 +99,11 @@ impl Admission {
         }
     }
 
-    /// Has a policy hold from now on; what addresses have used up stays.
-    pub fn set(&self, policy: Policy) {
-        self.policy.store(Arc::new(policy));
+    /// Has a policy hold from now on; what addresses have used up stays.  Answers whether its lists are others than before.
+    pub fn set(&self, policy: Policy) -> bool {
+        let policy = Arc::new(policy);
+        let before = self.policy.swap(Arc::clone(&policy));
+        (&before.allowed, &before.denied) != (&policy.allowed, &policy.denied)
     }
 
     /// The address that a request is from, when it may come.
@@ -118,8 +122,7 @@ impl Admission {
             _ => policy.admits(address),
         };
         if !admitted {
-            let message = "requests from this address are not allowed";
-            return Err(Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", message));
+            return Err(not_admitted());
         }
         if let (Some(quota), Some(unit)) = (&policy.requests, policy.unit(address)) {
             let taken = self.requests.take(unit, quota, self.clock.now());
@@ -163,6 +166,28 @@ impl Admission {
         found
     }
 
+    /// Whether a caller may go on with a call that lasts; answers when the key ends, if that is known.
+    ///
+    /// # Errors
+    /// As [`Authenticate::revalidate`], and `PERMISSION_DENIED` when the lists do not let the address call any more.
+    pub async fn revalidate(
+        &self,
+        keys: &dyn Authenticate,
+        principal: &Principal,
+        access: &Access,
+    ) -> Result<Option<Timestamp>> {
+        if !self.policy.load().admits(access.address) {
+            return Err(not_admitted());
+        }
+        keys.revalidate(principal, access).await
+    }
+
+    /// What counts as one address where calls from it are counted: a /64 of IPv6 does.  `None` for those that are no unit of any
+    /// limit.
+    pub fn unit(&self, address: Option<IpAddr>) -> Option<u128> {
+        self.policy.load().unit(address).map(cells::unit)
+    }
+
     /// Counts a request of a user.
     ///
     /// # Errors
@@ -196,6 +221,10 @@ impl Admission {
             _ => seen,
         }
     }
+}
+
+fn not_admitted() -> Error {
+    Error::new(Kind::PermissionDenied, "IP_NOT_ALLOWED", "requests from this address are not allowed")
 }
 
 impl Policy {

@@ -20,6 +20,7 @@ const FORWARD_AUTH: &str = "/v1/forward-auth";
 const METRICS: &str = "/metrics";
 /// What load balancers ask.
 const HEALTH: &str = "/healthz";
+const READY: &str = "/readyz";
 
 /// Routes behind the admission.
 pub(in crate::rpc) trait Admitted {
@@ -39,7 +40,7 @@ impl Admitted for Router {
 
 async fn pass(admission: &Admission, door: Door, mut request: Request, next: Next) -> Response {
     let door = match request.uri().path() {
-        HEALTH => return next.run(request).await,
+        HEALTH | READY => return next.run(request).await,
         FORWARD_AUTH => Door::Proxy,
         _ => door,
     };

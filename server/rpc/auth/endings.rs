@@ -1,4 +1,4 @@
-//! Tells calls that last that some key or token may have ended.
+//! Tells calls that last that some key or token may have ended, or may do less.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ impl Default for Endings {
 }
 
 impl Endings {
-    /// Says that something ended.  What knows of it must know before.
+    /// Says that something ended or may do less.  What knows of it must know before.
     pub fn tell(&self) {
         self.0.send_modify(|told| *told += 1);
     }

@@ -2,10 +2,12 @@
 //!
 //! An **application** has an API key and acts for everybody.  A **user** has a token, short-lived and narrower than what made
 //! it, and acts for nobody else ([`Principal::acting_for`]).  What made a token is asked at every use of it ([`Makers`]), and
-//! calls that last are told when something ended ([`Endings`]).
+//! calls that last are told when something ended or may do less ([`Endings`]), and ask anew what let them in ([`Access`]).
 
+mod access;
 mod endings;
 
+pub use access::Access;
 pub use endings::Endings;
 
 use std::borrow::Cow;
@@ -128,12 +130,20 @@ pub trait Authenticate: Send + Sync + 'static {
     /// `PERMISSION_DENIED` for the address, `RESOURCE_EXHAUSTED` for a rate limit.
     fn admit(&self, key: &str, address: Option<IpAddr>) -> Result<Option<Standing>>;
 
-    /// Whether a key or token that was valid still is, for a call that lasts.  It is answered from memory, but for the first
-    /// time after a change.
-    fn is_valid<'a>(&'a self, principal: &'a Principal) -> BoxFuture<'a, bool>;
+    /// Whether the holder of a key or token may go on with a call that lasts; answers when the key ends, if that is known.  It is
+    /// answered from memory, but for the first time after a change.  A database that is away for a moment ends nothing.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` when the key or token has ended, `PERMISSION_DENIED` when it works, but not for this scope or not from
+    /// this address any more.
+    fn revalidate<'a>(
+        &'a self,
+        principal: &'a Principal,
+        access: &'a Access,
+    ) -> BoxFuture<'a, Result<Option<Timestamp>>>;
 
-    /// Changes whenever a key or token may have ended before its time: whoever has a call that lasts asks
-    /// [`Authenticate::is_valid`] then.
+    /// Changes whenever a key or token may have ended before its time, or may do less: whoever has a call that lasts asks
+    /// [`Authenticate::revalidate`] then.
     fn revoked(&self) -> watch::Receiver<u64>;
 }
 

@@ -33,6 +33,13 @@ pub(super) const LIVE: &[Definition] = &[
         environment: &[],
     },
     Definition {
+        key: "notifications.max_streams_per_address",
+        kind: Type::Integer(0, 1_000_000),
+        default: "0",
+        description: "How many live streams from one address may be open on one node; a /64 of IPv6 counts as one, and a trusted proxy does not count. 0 means any number.",
+        environment: &[],
+    },
+    Definition {
         key: "notifications.max_streams_per_user",
         kind: Type::Integer(1, 1_000),
         default: "20",

@@ -193,6 +193,25 @@ impl SettingsService {
     }
 }
 
+/// Reads a document: what is taken is written and read as the same.
+#[cfg(any(test, fuzzing))]
+pub(super) fn fuzz(text: &str) {
+    let Ok(document) = read(text) else { return };
+    let written = serde_json::to_string(&document).expect("it can be written");
+    let again = read(&written).expect("what was written can be read");
+    assert_eq!(context(&again).expect("it has one"), context(&document).expect("it has one"));
+    assert_eq!(serde_json::to_string(&again).expect("it can be written"), written);
+    let mut violations = Violations::default();
+    let wanted = checked(document.settings.clone(), &mut violations, str::to_owned);
+    if violations.finish().is_ok() {
+        assert_eq!(wanted.len(), document.settings.len());
+    }
+    for (key, value) in wanted {
+        let definition = definition::find(key).expect("it is a setting");
+        assert!(value.is_none_or(|value| definition.check(&value).is_ok()), "{key}");
+    }
+}
+
 fn read(text: &str) -> Result<Document> {
     let refuse = |what: String| Error::field("document", what);
     let value: Value = serde_json::from_str(text).map_err(|error| refuse(format!("is not JSON: {error}")))?;

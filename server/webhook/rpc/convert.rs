@@ -11,6 +11,7 @@ use super::super::model::Webhook;
 use super::super::policy::{RateLimit, RetryPolicy};
 use super::super::replay::Tested;
 use super::super::secret::Signing;
+use super::super::service::WebhookChange;
 use super::super::stats::Stats;
 use crate::clock::Timestamp;
 use crate::delivery::attempt::AttemptRow;
@@ -85,6 +86,28 @@ impl From<Batching> for pb::WebhookBatching {
     fn from(batching: Batching) -> Self {
         let max_events = i32::try_from(batching.max_events).unwrap_or(i32::MAX);
         Self { max_events, max_wait: batching.max_wait.map(duration) }
+    }
+}
+
+/// What a new endpoint is like.
+pub(super) fn fields(webhook: pb::Webhook) -> WebhookChange {
+    let mode = mode(webhook.delivery_mode());
+    WebhookChange {
+        name: Some(webhook.name),
+        url: Some(webhook.url),
+        event_types: Some(webhook.event_types),
+        description: Some(webhook.description),
+        active: None,
+        headers: Some(webhook.headers.into_iter().collect()),
+        timeout: Some(webhook.timeout.map(length)),
+        retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
+        rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
+        delivery_mode: mode,
+        batching: Some(webhook.batching.map(Batching::from)),
+        ca_certificates: Some(webhook.ca_certificates),
+        client_certificate: Some(webhook.client_certificate),
+        client_key: Some(SecretText::new(webhook.client_key)),
+        version: None,
     }
 }
 

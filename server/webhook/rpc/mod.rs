@@ -1,6 +1,8 @@
 //! The wire: WebhookService.
 
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod pull;
 
 use std::sync::Arc;
@@ -52,24 +54,7 @@ impl pb::webhook_service_server::WebhookService for Rpc {
         let pb::CreateWebhookRequest { webhook, inactive, validate_only, secret } = request.into_inner();
         let webhook = webhook.ok_or_else(|| Error::field("webhook", "is required"))?;
         let signing = signing(webhook.signing()).unwrap_or(Signing::Hmac);
-        let mode = mode(webhook.delivery_mode());
-        let change = WebhookChange {
-            name: Some(webhook.name),
-            url: Some(webhook.url),
-            event_types: Some(webhook.event_types),
-            description: Some(webhook.description),
-            active: Some(!inactive),
-            headers: Some(webhook.headers.into_iter().collect()),
-            timeout: Some(webhook.timeout.map(length)),
-            retry_policy: Some(webhook.retry_policy.map(RetryPolicy::from)),
-            rate_limit: Some(webhook.rate_limit.map(RateLimit::from)),
-            delivery_mode: mode,
-            batching: Some(webhook.batching.map(Batching::from)),
-            ca_certificates: Some(webhook.ca_certificates),
-            client_certificate: Some(webhook.client_certificate),
-            client_key: Some(SecretText::new(webhook.client_key)),
-            version: None,
-        };
+        let change = WebhookChange { active: Some(!inactive), ..convert::fields(webhook) };
         let new = NewSecret { secret: SecretText::new(secret), signing, validate_only };
         let (webhook, secret) = self.0.create(change, new).await?;
         let secret = shown(&webhook, &secret);

@@ -122,7 +122,7 @@ impl InboxService {
     }
 }
 
-fn check(violations: &mut Violations, preferences: &[Preference]) {
+pub(in crate::notification) fn check(violations: &mut Violations, preferences: &[Preference]) {
     let few = preferences.len() <= LIMIT;
     violations.require(few, "preferences.preferences", "must have at most 100 entries");
     let mut known = std::collections::HashSet::new();
