@@ -12,7 +12,7 @@ use super::run::{Plan, run};
 use crate::harness::server::Backend::{self, Postgres, Sqlite};
 
 /// How many are looked for at once.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 4;
 /// Lets a server live until the end of its time.
 const NOWHERE: &str = "nowhere=kill:1";
 
@@ -39,7 +39,7 @@ const fn bug(
 
 static BUGS: [Bug; 14] = [
     // Callers are answered before the commit, and the process ends between the two.
-    bug("acknowledged_before_commit=bug:1", Sqlite, 5, "group.uncommitted=kill:60:60", G1),
+    bug("acknowledged_before_commit=bug:1", Sqlite, 3, "acknowledged.uncommitted=kill:40:100", G1),
     // Deliveries are handed over before the commit.
     bug("attempted_before_commit=bug:1", Sqlite, 3, "accept.uncommitted=kill:40:120", G3),
     // A delivery in hand is never given to a worker: a wake-up is lost.
@@ -53,7 +53,7 @@ static BUGS: [Bug; 14] = [
     // A worker makes an attempt again without a reason.
     bug("attempt_made_twice=bug:40", Sqlite, 1, "", G2),
     // The result of an attempt is not written.
-    bug("completion_lost=bug:2", Sqlite, 2, NOWHERE, G2),
+    bug("completion_lost=bug:1", Sqlite, 2, NOWHERE, G2),
     // A repeated request is taken for a new one.
     bug("request_id_ignored=bug:1", Sqlite, 3, "accept.committed=kill:50", G3),
     // A mail has another Message-ID at each attempt.
@@ -83,6 +83,7 @@ async fn every_bug_that_is_built_in_is_found() {
                 rate: 150,
                 bug: bug.bug,
                 failpoint: Some(bug.failpoint),
+                life: Duration::from_millis(1_500),
                 last: Duration::from_secs(1),
                 settle: Duration::from_secs(if bug.violates == G8 { 8 } else { 3 }),
             };

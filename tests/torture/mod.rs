@@ -52,6 +52,7 @@ async fn torture(backend: Backend, kills: usize, rate: u32) {
         rate: number("TORTURE_RATE").map_or(rate, |rate| rate as u32),
         bug: "",
         failpoint: None,
+        life: Duration::from_millis(2_500),
         last: Duration::from_secs(2),
         settle: Duration::from_secs(60),
     };

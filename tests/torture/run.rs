@@ -39,14 +39,11 @@ const ROTATIONS: [(&str, bool); 4] = [
 /// One kill in so many is followed by that of a rotation.
 const ROTATION: usize = 8;
 const STREAMS: usize = 2;
-/// The longest life of a server, before it is killed whether it has come to its failpoint or not.
-const LIFE: Duration = Duration::from_millis(2_500);
+/// The shortest life of a server that is not killed at a failpoint.
 const SHORTEST: Duration = Duration::from_millis(250);
 /// On PostgreSQL one kill in so many is followed by a time without any, long enough for the others to take over.
 const REST: usize = 10;
 const REST_TIME: Duration = Duration::from_millis(22_500);
-/// How long what has arrived may take to be written down as done.
-const SETTLE: Duration = Duration::from_secs(5);
 /// The time between one look and the next.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -65,6 +62,8 @@ pub struct Plan {
     pub bug: &'static str,
     /// The failpoint of every life; chosen by chance if there is none.
     pub failpoint: Option<&'static str>,
+    /// How much longer than [`SHORTEST`] the life of a server is at the most.
+    pub life: Duration,
     /// How long the load goes on after the last kill.
     pub last: Duration,
     /// How long what was acknowledged may be on its way after the last call.
@@ -153,11 +152,12 @@ impl Run {
         let load = Load::new(Arc::clone(&self.asked), self.clock, watched, STREAMS);
         let mut calling = load.start(self.plan.rate);
         while self.kills < self.plan.kills {
-            self.kill_one(&mut nodes, &server).await;
-            if self.plan.failpoint.is_none() && self.kills % ROTATION == 2 && self.kills < self.plan.kills {
+            let rests = self.kill_one(&mut nodes, &server).await;
+            if self.plan.failpoint.is_none() && self.kills % ROTATION == 2 && self.kills + 1 < self.plan.kills
+            {
                 self.kill_a_rotation().await;
             }
-            if self.plan.backend == Backend::Postgres && self.kills.is_multiple_of(REST) {
+            if rests {
                 until(REST_TIME, || false).await;
             }
         }
@@ -235,12 +235,14 @@ impl Run {
     }
 
     /// Kills the server that has the load, and starts it again; the next one to be killed gets the load.
-    async fn kill_one(&mut self, nodes: &mut [Node], server: &watch::Sender<Client>) {
+    /// Answers whether there is to be a rest now.
+    async fn kill_one(&mut self, nodes: &mut [Node], server: &watch::Sender<Client>) -> bool {
         let victim = self.victim;
         let node = &mut nodes[victim];
-        let life = SHORTEST + Duration::from_millis(self.dice.below(LIFE.as_millis() as usize) as u64);
+        let life =
+            SHORTEST + Duration::from_millis(self.dice.below(self.plan.life.as_millis() as usize) as u64);
         // Whoever is to come to a place is given the time for it.
-        let life = if node.failpoint.is_some() { SHORTEST + LIFE } else { life };
+        let life = if node.failpoint.is_some() { SHORTEST + self.plan.life } else { life };
         let used = node.process.ends(life).await;
         let place = node.failpoint.take().filter(|_| used.is_none());
         assert!(used.is_some() || place.is_some(), "a server ended by itself\n{}", self.ground.log());
@@ -252,9 +254,13 @@ impl Run {
         if let Some((_, other)) = nodes.iter().enumerate().find(|(number, _)| *number != victim) {
             server.send_replace(other.process.client.clone());
         }
-        let failpoint = self.next_failpoint(victim, nodes.len());
+        let rests = nodes.len() > 1 && self.kills.is_multiple_of(REST);
+        // Whoever is to live on comes to no failpoint.
+        let lives_on = rests || self.kills >= self.plan.kills;
+        let failpoint = self.next_failpoint(victim, nodes.len()).filter(|_| !lives_on);
         nodes[victim] = self.start(victim, failpoint).await;
         server.send_replace(nodes[self.victim].process.client.clone());
+        rests
     }
 
     /// Begins to give the database other keys, and dies in the middle of it.
@@ -305,7 +311,7 @@ impl Run {
                     pause.tick().await;
                 }
             };
-            if tokio::time::timeout(SETTLE, ending).await.is_err() {
+            if tokio::time::timeout(self.plan.settle, ending).await.is_err() {
                 let count = unfinished(client, what).await;
                 self.asked.add(Asked::Unfinished { what: what.into(), count });
             }

@@ -101,8 +101,8 @@ pub(super) trait AnyBatch: Send {
     fn sqlite(&mut self, conn: &mut SqliteWriter) -> Result<(), Fault>;
     fn postgres<'a>(&'a mut self, conn: &'a mut PostgresWriter) -> BoxFuture<'a, Result<(), Fault>>;
     fn refresh<'a>(&'a mut self, conn: &'a mut Conn) -> BoxFuture<'a, Result<()>>;
-    /// Answers everybody: once the commit is durable.
-    fn acknowledge(&mut self);
+    /// Answers everybody, once the commit is durable; says how many callers waited for it.
+    fn acknowledge(&mut self) -> usize;
     /// The commit is durable: runs what follows it and answers everybody.
     fn committed(self: Box<Self>);
     /// Nothing was written: tells everybody.
@@ -163,11 +163,13 @@ impl<W: GroupedWrite> AnyBatch for Batch<W> {
         W::refresh(&self.context, conn)
     }
 
-    fn acknowledge(&mut self) {
-        let Some(done) = &mut self.done else { return };
+    fn acknowledge(&mut self) -> usize {
+        let Some(done) = &mut self.done else { return 0 };
+        let callers = self.replies.iter().filter(|reply| matches!(reply, Reply::Caller(_))).count();
         debug_assert_eq!(done.outputs.len(), self.writes.len());
         let answered = self.writes.drain(..).zip(self.replies.drain(..)).zip(done.outputs.drain(..));
         answered.for_each(|((write, reply), output)| reply.send(write, Ok(output)));
+        callers
     }
 
     fn committed(mut self: Box<Self>) {

@@ -193,7 +193,10 @@ async fn postgres(conn: &mut diesel_async::AsyncPgConnection, mut batches: Batch
 /// All is written, and nothing of it durable yet.
 fn before_commit(batches: &mut Batches) {
     if failpoint::bug("acknowledged_before_commit") {
-        batches.iter_mut().for_each(|batch| batch.acknowledge());
+        let callers: usize = batches.iter_mut().map(|batch| batch.acknowledge()).sum();
+        if callers > 0 {
+            failpoint::pass("acknowledged.uncommitted");
+        }
     }
     failpoint::pass("group.uncommitted");
 }
