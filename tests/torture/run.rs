@@ -218,7 +218,7 @@ impl Run {
             return (!failpoint.is_empty()).then(|| failpoint.to_owned());
         }
         let (place, percent) = self.dice.pick(&PLACES);
-        let passes = 1 + self.dice.below(self.plan.rate as usize * percent / 50);
+        let passes = 1 + self.dice.below(self.plan.rate as usize * percent / 200);
         let is_wanted = self.dice.once_in(2) || nodes > 1;
         (is_wanted && self.victim == restarted).then(|| format!("{place}=kill:{passes}"))
     }
