@@ -17,7 +17,11 @@ async fn grpcurl(address: &str, key: &str, options: &[&str], rest: &[&str]) -> O
 
 fn arguments(address: &str, key: &str, options: &[&str], rest: &[&str]) -> Vec<String> {
     let header = format!("x-api-key: {key}");
-    [&["-plaintext", "-H", &header], options, &[address], rest].concat().into_iter().map(str::to_owned).collect()
+    [&["-plaintext", "-H", &header], options, &[address], rest]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Makes a call that succeeds; answers its messages.
@@ -145,7 +149,7 @@ on_both! {
         let (stream, others) = lines.split_last().unwrap();
         let mut answers = Vec::new();
         for line in others {
-            let output = run("sh", pasted(line), b"").await;
+            let output = tools::run("sh", pasted(line), b"").await;
             assert!(output.success() && output.stderr.is_empty(), "{line}\n{output:?}");
             answers.push(output.stdout);
         }

@@ -65,8 +65,8 @@ impl Start<'_> {
     pub async fn start(&self) -> Program {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log).unwrap();
         let mut child = Command::new(BINARY)
-            .args(["serve", "--set", "security.rate_limit_per_key=0", "--listen", "127.0.0.1:0"])
-            .args(["--allow-network", "127.0.0.0/8", "--data"])
+            .args(["serve", "--set", "security.rate_limit_per_key=0", "--set", "webhook.hourly_limit=0"])
+            .args(["--listen", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", "--data"])
             .arg(self.data)
             .args(self.arguments)
             .env_clear()

@@ -144,7 +144,12 @@ where
     A::Item: AsRef<OsStr>,
 {
     let mut command = tokio::process::Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true);
     let shown = show(command.as_std());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("`{shown}` does not start: {error}"));
     let mut output = child.stdout.take().expect("stdout is piped");
