@@ -119,7 +119,7 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it_began() {
         let lost = missing(&before, events.iter().map(|(id, _)| id));
         assert!(lost.is_empty(), "{} of {} are not in it", lost.len(), before.acknowledged.len());
         assert!(other.terminate().await.success());
-        println!(
+        eprintln!(
             "round {round}: {} before, {during} meanwhile, {} in it",
             before.acknowledged.len(),
             events.len()

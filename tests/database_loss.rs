@@ -84,14 +84,14 @@ async fn what_was_acknowledged_outlives_the_loss_of_the_database() {
         let works = back.elapsed();
         server.is_ready(true).await;
         let ready = back.elapsed();
-        println!(
+        eprintln!(
             "{loss:?}: noticed after {noticed:?}, slowest call {slowest:?}, works after {works:?}, ready after {ready:?}"
         );
         assert!(works < HEALS && ready < HEALS, "{loss:?}: works after {works:?}, ready after {ready:?}");
     }
     load.goes_on_by(200).await;
     let told = load.end().await;
-    println!("{} acknowledged, refused: {:?}", told.acknowledged.len(), told.refused);
+    eprintln!("{} acknowledged, refused: {:?}", told.acknowledged.len(), told.refused);
     let reasons: Vec<_> = told.refused.keys().filter(|(code, _)| code != "Unavailable").collect();
     assert!(reasons.is_empty(), "they were told that it can not be done now: {:?}", told.refused);
 
@@ -116,7 +116,7 @@ async fn what_was_acknowledged_outlives_the_loss_of_the_database() {
     let arrived = arrivals(&receiver.received());
     assert_eq!(arrived.len(), events.len(), "nothing arrived that was not published");
     let repeats: usize = arrived.values().map(|times| times - 1).sum();
-    println!("{repeats} of {} came again", arrived.len());
+    eprintln!("{repeats} of {} came again", arrived.len());
     assert_eq!(repeats, 0, "one node notes its results when the database is back");
 
     let count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'switchboard'";

@@ -90,7 +90,10 @@ async fn run(backend: Backend) {
     assert_eq!(receiver.in_flight("/"), 0, "no attempt is cut off");
     let told = load.end().await;
     drop(never_read);
-    println!("{backend:?}: {} acknowledged, {STREAMS} streams, drained in {took:?}", told.acknowledged.len());
+    eprintln!(
+        "{backend:?}: {} acknowledged, {STREAMS} streams, drained in {took:?}",
+        told.acknowledged.len()
+    );
 
     let mut heard = Vec::new();
     for listener in listeners {

@@ -96,7 +96,7 @@ async fn a_full_disk_refuses_writes_and_heals_by_itself() {
         disk.free();
         server.is_ready(true).await;
         load.goes_on_by(1).await;
-        println!("round {round}: healed in {:?}", freed.elapsed());
+        eprintln!("round {round}: healed in {:?}", freed.elapsed());
         assert!(freed.elapsed() < HEALS, "it took {:?}", freed.elapsed());
     }
     let told = load.end().await;

@@ -81,8 +81,7 @@ fn value(field: &FieldDescriptor, filling: Filling, depth: usize) -> Option<Valu
             Filling::Long(length) => "k".repeat(length),
             Filling::Numbers(_) | Filling::Many(_) => "k".to_owned(),
         };
-        let many = if let Filling::Many(many) = filling { many } else { 1 };
-        let entries = (0..many).map(|index| {
+        let entries = (0..count(filling, depth)).map(|index| {
             let key = if index == 0 { key.clone() } else { format!("{key}{index}") };
             (MapKey::String(key), value.clone())
         });
@@ -94,9 +93,17 @@ fn value(field: &FieldDescriptor, filling: Filling, depth: usize) -> Option<Valu
     if !field.is_list() {
         return Some(one);
     }
-    // Lists in lists would be as many as both together.
-    let many = if let Filling::Many(many) = filling { if depth == 0 { many } else { 3 } } else { 1 };
-    Some(Value::List(vec![one; many]))
+    Some(Value::List(vec![one; count(filling, depth)]))
+}
+
+/// How many entries a list or a map has.
+fn count(filling: Filling, depth: usize) -> usize {
+    match filling {
+        // Those in the entries of others would be as many as both together.
+        Filling::Many(many) if depth == 0 => many,
+        Filling::Many(_) => 3,
+        _ => 1,
+    }
 }
 
 fn single(kind: &Kind, filling: Filling, depth: usize) -> Option<Value> {

@@ -1,6 +1,7 @@
 //! More calls than the server has places for.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -9,10 +10,12 @@ use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use switchboard_client::Client;
 use switchboard_client::event::v1::ListEventsRequest;
 use tokio::net::TcpStream;
 use tonic::Code;
 
+use crate::api_keys_change::new_key;
 use crate::harness::server::event;
 use crate::harness::{breath, eventually, on_both, status};
 use crate::settings::set;
@@ -20,6 +23,13 @@ use crate::settings::set;
 /// Seven eighths of it are for what applications do in bulk.
 const PLACES: usize = 16;
 const BULK: usize = 14;
+/// What one key may have of them.
+const OF_ONE: usize = 7;
+
+/// A body that never comes.
+fn never() -> StreamBody<stream::Pending<Result<Frame<Bytes>, Infallible>>> {
+    StreamBody::new(stream::pending())
+}
 
 /// Publishes whose bodies never end, over a connection of their own: they are under way until this is dropped.
 struct Held(Vec<tokio::task::JoinHandle<()>>);
@@ -35,11 +45,10 @@ impl Held {
             let (mut sender, key) = (sender.clone(), key.to_owned());
             tasks.push(tokio::spawn(async move {
                 loop {
-                    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
                     let request = Request::post(&uri)
                         .header("content-type", "application/grpc")
                         .header("x-api-key", &key)
-                        .body(body)
+                        .body(never())
                         .unwrap();
                     // It is answered only when it is refused, as when somebody else had the last place for a moment.
                     drop(sender.send_request(request).await);
@@ -81,7 +90,8 @@ on_both! {
     async fn over_the_bound_bulk_is_refused_and_administrators_are_served(server: Server) {
         set(&server.client, json!({"server.max_calls_under_way": PLACES})).await;
         let (to, key) = (server.address(), server.key.reveal());
-        let held = Held::calls(BULK, &to, key).await;
+        let other = server.client.api_keys().create_api_key(new_key(&["events:write"])).await.unwrap().into_inner();
+        let held = [Held::calls(OF_ONE, &to, key).await, Held::calls(OF_ONE, &to, &other.key).await];
         let publish = async |name| server.client.events().publish_event(event(name, "{}")).await;
         eventually("bulk is refused", async || publish("app.taken").await.err()).await;
         let refused = publish("app.refused").await.unwrap_err();
@@ -94,7 +104,7 @@ on_both! {
         assert!(seen.events.iter().all(|event| event.event_type != "app.refused"), "what is refused changes nothing");
 
         // More of the same do not take what is left for administrators.
-        let more = Held::calls(PLACES, &to, key).await;
+        let more = Held::calls(PLACES, &to, &other.key).await;
         status::expect(&publish("app.refused").await.unwrap_err(), Code::Unavailable, "OVERLOADED");
         list().await.unwrap();
         let (health, _) = get(&to, "/healthz").await;
@@ -102,5 +112,34 @@ on_both! {
 
         drop((held, more));
         eventually("places come back", async || publish("app.taken").await.ok()).await;
+    }
+
+    async fn no_key_has_all_places_and_others_are_served(server: Server) {
+        set(&server.client, json!({"server.max_calls_under_way": PLACES})).await;
+        let other = server.client.api_keys().create_api_key(new_key(&["events:write"])).await.unwrap().into_inner();
+        let client = Client::connect(server.url(), &other.key).await.unwrap();
+        let held = Held::calls(BULK, &server.address(), &other.key).await;
+        let publish = async |client: &Client| client.events().publish_event(event("app.asked", "{}")).await;
+        eventually("it has what it may have", async || publish(&client).await.err()).await;
+        let details = status::expect(&publish(&client).await.unwrap_err(), Code::ResourceExhausted, "CALL_LIMIT");
+        assert_eq!(details.error_info().unwrap().metadata["limit"], OF_ONE.to_string());
+        assert!(details.retry_info().is_some());
+        publish(&server.client).await.unwrap();
+        drop(held);
+        eventually("its places come back", async || publish(&client).await.ok()).await;
+    }
+
+    async fn a_body_that_does_not_come_is_not_waited_for(server: Server = |config| config.port.body = Duration::from_millis(300)) {
+        let request = |path: &str| Request::post(format!("http://{}{path}", server.address())).header("x-api-key", server.key.reveal());
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        let publish = request("/switchboard.event.v1.EventService/PublishEvent").header("content-type", "application/grpc");
+        let answer = sender.send_request(publish.body(never()).unwrap()).await.unwrap();
+        let refused = tonic::Status::from_header_map(answer.headers()).unwrap();
+        status::expect(&refused, Code::DeadlineExceeded, "DEADLINE_EXCEEDED");
+        let verify = sender.send_request(request("/v1/verify").body(never()).unwrap()).await.unwrap();
+        assert!(verify.status().is_client_error(), "{verify:?}");
     }
 }

@@ -63,7 +63,7 @@ pub fn api_key(data: &[u8]) {
         }
     }
     // A key that was mistyped in one place is none.
-    let place = bend.bytes().nth(1).map_or(0, usize::from) % own.len();
+    let place = bend.as_bytes().get(1).map_or(0, |byte| usize::from(*byte)) % own.len();
     let mut bent = own.to_owned();
     bent.replace_range(place..=place, bend.get(2..3).unwrap_or("~"));
     assert_eq!(is_well_formed(&bent), bent == own, "{bent}");

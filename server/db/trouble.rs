@@ -94,10 +94,21 @@ impl Trouble {
     }
 }
 
+/// What PostgreSQL says of a text with U+0000, which it can neither keep nor compare: no fault of anybody but the caller's.
+const NUL_WORDS: &str = "invalid byte sequence for encoding \"UTF8\": 0x00";
+
+fn is_about_nul(error: &DieselError) -> bool {
+    matches!(error, DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) if info.message() == NUL_WORDS)
+}
+
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
         match Trouble::of(&error) {
             Some(trouble) => trouble.error(error),
+            None if is_about_nul(&error) => {
+                let message = "a text of the request holds the character U+0000, which is allowed in none";
+                Self::new(Kind::InvalidArgument, "NUL_CHARACTER", message)
+            }
             None => Self::internal(error),
         }
     }
@@ -106,6 +117,17 @@ impl From<DieselError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_with_nul_is_a_fault_of_the_callers() {
+        let error = |words: &str| {
+            Error::from(DieselError::DatabaseError(DatabaseErrorKind::Unknown, Box::new(words.to_owned())))
+        };
+        let told = error(NUL_WORDS);
+        assert_eq!((told.kind(), told.reason()), (Kind::InvalidArgument, "NUL_CHARACTER"));
+        let other = format!("{NUL_WORDS}f");
+        assert_eq!(error(&other).kind(), Kind::Internal, "whatever else is in the text is the server's");
+    }
 
     #[test]
     fn the_words_of_both_databases_are_understood() {

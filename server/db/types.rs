@@ -35,6 +35,8 @@ pub mod sql {
 
 /// PostgreSQL counts microseconds from 2000-01-01.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// The first and the last moment that PostgreSQL knows, 4714 BC and AD 294276, counted from then (its `timestamp.h`).
+const POSTGRES_MOMENTS: [i64; 2] = [-211_813_488_000_000_000, 9_223_371_331_200_000_000 - 1];
 
 #[derive(AsExpression, FromSqlRow)]
 #[diesel(foreign_derive)]
@@ -44,8 +46,10 @@ struct TimestampProxy(Timestamp);
 
 impl ToSql<sql::Instant, Pg> for Timestamp {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        let since_2000 = PgTimestamp(self.micros() - POSTGRES_EPOCH_MICROS);
-        ToSql::<sql_types::Timestamptz, Pg>::to_sql(&since_2000, &mut out.reborrow())
+        // What a caller asks about may lie beyond: nothing that is kept does, so that the nearest answers as well.
+        let [first, last] = POSTGRES_MOMENTS;
+        let since_2000 = self.micros().saturating_sub(POSTGRES_EPOCH_MICROS).clamp(first, last);
+        ToSql::<sql_types::Timestamptz, Pg>::to_sql(&PgTimestamp(since_2000), &mut out.reborrow())
     }
 }
 

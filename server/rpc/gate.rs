@@ -5,11 +5,13 @@
 //! health may be asked from everywhere.
 
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, Request, Response};
 use prometheus_client::metrics::counter::Counter;
@@ -102,6 +104,15 @@ where
     }
 }
 
+/// The answer to a call, also when what makes it panics: to its caller that is a fault of the server's like any other, and not
+/// a stream that is reset.
+async fn answered<E>(call: impl Future<Output = Result<Response<Body>, E>>) -> Result<Response<Body>, E> {
+    AssertUnwindSafe(call)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Ok(status::to_status(&Error::internal("a method panicked")).into_http()))
+}
+
 impl Keeper {
     async fn pass<S, B>(
         self: Arc<Self>,
@@ -133,7 +144,7 @@ impl Keeper {
                 .into_http());
         };
         // Before anything is done for it: a refusal has to cost next to nothing.
-        let _place = match self.admission.begin(method.class) {
+        let mut place = match self.admission.begin(method.class) {
             Ok(place) => place,
             Err(error) => {
                 let status = status::to_status(&error);
@@ -153,6 +164,7 @@ impl Keeper {
         let call = Call { name: method.path, number: method.number, began, address, key_id };
         let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
         let admitted = admitted.and_then(|(principal, standing)| {
+            self.admission.claim(&mut place, &principal)?;
             let origin = origin::read(&principal, request.headers(), address)?;
             Ok((principal, standing, origin))
         });
@@ -169,7 +181,7 @@ impl Keeper {
             }
         };
         let time = deadline(request.headers());
-        let call_it = within(origin, async move { inner.call(request).await });
+        let call_it = within(origin, answered(async move { inner.call(request).await }));
         let response = match time {
             None => call_it.await?,
             Some(time) => match tokio::time::timeout(time, call_it).await {
@@ -186,6 +198,7 @@ impl Keeper {
             standing.tell(response.headers_mut());
         }
         self.count(call, code);
+        drop(place);
         Ok(response)
     }
 

@@ -27,6 +27,7 @@ mod origin;
 pub mod page;
 pub mod server;
 pub mod status;
+mod timely;
 pub mod tls;
 mod web;
 

@@ -25,6 +25,7 @@ use super::address::ClientAddress;
 use super::cut::{self, Executor};
 use super::gather::gather;
 use super::head;
+use super::timely::Timely;
 use super::tls::Tls;
 use crate::telemetry::Metrics;
 
@@ -42,6 +43,8 @@ pub struct Limits {
     /// How long a new connection may take for its TLS handshake, to say something, and an HTTP/1.1 one to send its head:
     /// for each of them.
     pub first_byte: Duration,
+    /// How long the body of a request may take once it is waited for.
+    pub body: Duration,
     /// TLS handshakes at a time; more wait, and not for longer than a handshake may take.
     pub handshakes: usize,
     /// How often to look whether the certificate has changed.
@@ -58,6 +61,7 @@ impl Default for Limits {
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(20),
             first_byte: Duration::from_secs(10),
+            body: Duration::from_secs(60),
             handshakes: 1_000,
             certificate_check: Duration::from_secs(10),
             drain: Duration::from_secs(20),
@@ -98,7 +102,8 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let port = Arc::new(Port { builder: builder(&limits), first_byte: limits.first_byte, tls });
+    let port =
+        Arc::new(Port { builder: builder(&limits), first_byte: limits.first_byte, body: limits.body, tls });
     let permits = Arc::new(Semaphore::new(limits.connections));
     let tracker = TaskTracker::new();
     let drop_all = CancellationToken::new();
@@ -177,6 +182,7 @@ fn builder(limits: &Limits) -> auto::Builder<Executor> {
 struct Port {
     builder: auto::Builder<Executor>,
     first_byte: Duration,
+    body: Duration,
     tls: Option<Arc<Tls>>,
 }
 
@@ -206,9 +212,10 @@ where
         () = stop.cancelled() => None,
     };
     let Some(stream) = begun else { return };
+    let time = port.body;
     let router = router.map_request(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ClientAddress(peer));
-        request
+        request.map(|body| Timely::new(body, time))
     });
     let service = TowerToHyperService::new(router);
     let (stream, mut driver) = gather(stream);

@@ -103,8 +103,7 @@ impl Load {
     pub async fn end(self) -> Told {
         self.stop.cancel();
         self.tracker.wait().await;
-        let told = self.told().clone();
-        told
+        self.told().clone()
     }
 }
 

@@ -18,9 +18,11 @@ const REMEMBERED: usize = 4_096;
 pub struct Valid {
     authenticate: Arc<dyn Authenticate>,
     admission: Arc<Admission>,
-    /// What is known of a key at an address.
-    known: Mutex<HashMap<(Arc<str>, Option<IpAddr>), Known>>,
+    known: Mutex<HashMap<Place, Known>>,
 }
+
+/// A key, and the address that it is used from.
+type Place = (Arc<str>, Option<IpAddr>);
 
 /// That a key was found valid.
 #[derive(Clone, Copy)]

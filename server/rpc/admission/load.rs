@@ -4,7 +4,11 @@
 //! bound is refused before anything is done for it, at once and with a time to come back: what is under way is answered as
 //! fast as ever.  What applications do in bulk may take seven eighths of the places; the rest is for those who administer
 //! the server, who are needed most just then.  Health is asked without a place.
+//!
+//! Once it is known who calls, the call is counted for them too: no key has more than half of the places of bulk and no user
+//! more than a small part, so that one application that floods leaves room for the others.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,17 +27,73 @@ pub enum Class {
     Administration,
 }
 
+/// Who calls.
+#[derive(Debug, Clone, Copy, Hash)]
+pub(super) enum Caller<'a> {
+    /// An application, by its key.
+    Key(&'a str),
+    /// A user, by whatever tokens.
+    User(&'a str),
+}
+
+/// How many callers are told apart, by a hash that nobody outside can know: two that share a number share its places, which is
+/// felt by one beside which the other floods, and by nobody else.
+const CALLERS: usize = 4_096;
+
 /// Counts the calls under way.
 #[derive(Debug, Default)]
-pub(super) struct Load(Arc<AtomicUsize>);
+pub(super) struct Load(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    all: AtomicUsize,
+    callers: Box<[AtomicUsize]>,
+    hasher: RandomState,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        let callers = (0..CALLERS).map(|_| AtomicUsize::new(0)).collect();
+        Self { all: AtomicUsize::new(0), callers, hasher: RandomState::new() }
+    }
+}
 
 /// A call under way, until this is dropped.
 #[derive(Debug)]
-pub struct Place(Arc<AtomicUsize>);
+pub struct Place {
+    counts: Arc<Counts>,
+    /// Whose it is, once that is known.
+    caller: Option<usize>,
+}
+
+impl Place {
+    /// Counts the call for its caller, with `most` places in all.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` with `CALL_LIMIT` when the caller has too many already.
+    pub(super) fn claim(&mut self, caller: Caller<'_>, most: Option<usize>) -> Result<()> {
+        let number = (self.counts.hasher.hash_one(caller) as usize) % CALLERS;
+        let before = self.counts.callers[number].fetch_add(1, Ordering::Relaxed);
+        // Given back also when it is refused.
+        self.caller = Some(number);
+        let Some(most) = most.map(|most| share_of(caller, most)).filter(|most| before >= *most) else {
+            return Ok(());
+        };
+        let (who, message) = match caller {
+            Caller::Key(_) => ("key", "this key has too many calls under way: try again soon"),
+            Caller::User(_) => ("user", "this user has too many calls under way: try again soon"),
+        };
+        let error = Error::new(Kind::ResourceExhausted, "CALL_LIMIT", message);
+        Err(error.with("of", who).with("limit", most.to_string()).retry_after(PAUSE))
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.counts.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(number) = self.caller {
+            self.counts.callers[number].fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -43,9 +103,9 @@ impl Load {
     /// # Errors
     /// `UNAVAILABLE` with `OVERLOADED` when there is none for its class.
     pub fn enter(&self, class: Class, most: Option<usize>) -> Result<Place> {
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        let before = self.0.all.fetch_add(1, Ordering::Relaxed);
         // Given back also when it is refused.
-        let place = Place(Arc::clone(&self.0));
+        let place = Place { counts: Arc::clone(&self.0), caller: None };
         match most {
             Some(most) if before >= share(class, most) => {
                 let message = "the server has too many calls under way: try again soon";
@@ -53,6 +113,14 @@ impl Load {
             }
             _ => Ok(place),
         }
+    }
+}
+
+/// How many of `most` places one caller may have.
+fn share_of(caller: Caller<'_>, most: usize) -> usize {
+    match caller {
+        Caller::Key(_) => (share(Class::Bulk, most) / 2).max(1),
+        Caller::User(_) => (most / 64).max(8),
     }
 }
 
@@ -79,10 +147,31 @@ mod tests {
         places.truncate(13);
         assert!(enter(Class::Bulk).is_ok());
         drop(places);
-        assert_eq!(load.0.load(Ordering::Relaxed), 0);
+        assert_eq!(load.0.all.load(Ordering::Relaxed), 0);
         assert!(Load::default().enter(Class::Bulk, Some(1)).is_ok(), "there is always a place for one");
         assert!(
             (0..100).map(|_| load.enter(Class::Bulk, None)).collect::<Vec<_>>().iter().all(Result::is_ok)
         );
+    }
+
+    #[test]
+    fn no_caller_has_all_of_it_and_others_have_room() {
+        let load = Load::default();
+        let call = |caller| {
+            let mut place = load.enter(Class::Bulk, Some(16)).unwrap();
+            place.claim(caller, Some(16)).map(|()| place)
+        };
+        let mut places: Vec<_> = (0..7).map(|_| call(Caller::Key("a")).unwrap()).collect();
+        let refused = call(Caller::Key("a")).unwrap_err();
+        assert_eq!((refused.kind(), refused.reason()), (Kind::ResourceExhausted, "CALL_LIMIT"));
+        // One in 4,096 has the same number: three that all have it do not happen.
+        assert!(["b", "c", "d"].iter().any(|key| call(Caller::Key(key)).is_ok()));
+        places.pop();
+        assert!(call(Caller::Key("a")).is_ok());
+        drop(places);
+        assert!(load.0.callers.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+        let mut free = load.enter(Class::Bulk, None).unwrap();
+        assert!(free.claim(Caller::User("u"), None).is_ok());
+        assert_eq!(share_of(Caller::User("u"), 4_096), 64);
     }
 }

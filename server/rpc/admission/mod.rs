@@ -32,7 +32,7 @@ use super::auth::{Access, Authenticate, Principal, TOKEN_ENDED, User};
 use crate::clock::{SharedClock, Timestamp};
 use crate::error::{Error, Kind, Result};
 use cells::Cells;
-use load::Load;
+use load::{Caller, Load};
 use quota::{Quota, Standing};
 
 /// What the settings say of addresses.
@@ -137,6 +137,18 @@ impl Admission {
     /// `UNAVAILABLE` with `OVERLOADED` when there are too many.
     pub fn begin(&self, class: Class) -> Result<Place> {
         self.load.enter(class, self.policy.load().under_way)
+    }
+
+    /// Counts a call for who makes it.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` with `CALL_LIMIT` when they have too many under way.
+    pub fn claim(&self, place: &mut Place, principal: &Principal) -> Result<()> {
+        let caller = match &principal.user {
+            Some(user) => Caller::User(&user.id),
+            None => Caller::Key(&principal.key_id),
+        };
+        place.claim(caller, self.policy.load().under_way)
     }
 
     /// The holder of a key that was shown from an address.

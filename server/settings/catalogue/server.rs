@@ -246,7 +246,7 @@ pub(super) const SERVER: &[Definition] = &[
         key: "server.max_calls_under_way",
         kind: Type::Integer(16, 1_000_000),
         default: "4096",
-        description: "How many calls may be under way on one node; more are refused with a time to come back. An eighth of them is for administrators alone. Live streams count only while they are opened.",
+        description: "How many calls may be under way on one node; more are refused with a time to come back. An eighth of them is for administrators alone, and no key has more than seven sixteenths. Live streams count only while they are opened.",
         environment: &[],
     },
     Definition {

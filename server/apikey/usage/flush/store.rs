@@ -5,19 +5,13 @@
 
 use std::sync::Arc;
 
-use diesel::prelude::*;
-use diesel::query_dsl::methods::FilterDsl;
 use diesel::sql_types::Text;
-use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 use serde::Serialize;
 
 use super::Flush;
 use crate::clock::Timestamp;
-use crate::db::schema::{
-    api_key_activity as activity, api_key_durations as durations, api_key_logs as logs,
-    api_key_networks as networks, api_key_usage as usage,
-};
+use crate::db::statement::{Bind, Statement};
 use crate::db::{Conn, PostgresWriter, QueryResult, SqliteWriter};
 use crate::error::{Error, Result};
 
@@ -25,8 +19,7 @@ use crate::error::{Error, Result};
 const ROWS: usize = 1_000;
 
 /// Calls of an endpoint.  Like all of these, a row with the columns of its table.
-#[derive(Debug, Serialize, Insertable)]
-#[diesel(table_name = usage)]
+#[derive(Debug, Serialize)]
 pub(super) struct UsageRow<'a> {
     pub key_id: &'a str,
     pub span: i16,
@@ -39,8 +32,7 @@ pub(super) struct UsageRow<'a> {
 }
 
 /// Calls of a range of durations.
-#[derive(Debug, Serialize, Insertable)]
-#[diesel(table_name = durations)]
+#[derive(Debug, Serialize)]
 pub(super) struct DurationRow<'a> {
     pub key_id: &'a str,
     pub span: i16,
@@ -51,8 +43,7 @@ pub(super) struct DurationRow<'a> {
 }
 
 /// When a key was used last.
-#[derive(Debug, Serialize, Insertable)]
-#[diesel(table_name = activity)]
+#[derive(Debug, Serialize)]
 pub(super) struct ActivityRow<'a> {
     pub key_id: &'a str,
     #[serde(serialize_with = "micros")]
@@ -60,8 +51,7 @@ pub(super) struct ActivityRow<'a> {
 }
 
 /// Where a key was used from.
-#[derive(Debug, Serialize, Insertable)]
-#[diesel(table_name = networks)]
+#[derive(Debug, Serialize)]
 pub(super) struct NetworkRow<'a> {
     pub key_id: &'a str,
     pub network: String,
@@ -70,8 +60,7 @@ pub(super) struct NetworkRow<'a> {
 }
 
 /// A use of a key.
-#[derive(Debug, Serialize, Insertable)]
-#[diesel(table_name = logs)]
+#[derive(Debug, Serialize)]
 pub(super) struct LogEntryRow<'a> {
     pub id: &'a str,
     pub key_id: &'a str,
@@ -96,8 +85,8 @@ trait Upsert: Serialize + Sized {
     const COLUMNS: &'static [(&'static str, &'static str)];
     const CONFLICT: &'static str;
 
-    /// Puts one, on SQLite: there a statement that is prepared costs less than to take a text apart.
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize>;
+    /// The values of the columns.
+    fn binds(&self) -> Vec<Bind<'_>>;
 }
 
 impl Upsert for UsageRow<'_> {
@@ -114,12 +103,16 @@ impl Upsert for UsageRow<'_> {
     const CONFLICT: &'static str = "(key_id, span, started_at, method, endpoint, status_class)
         DO UPDATE SET calls = api_key_usage.calls + excluded.calls";
 
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize> {
-        use usage as u;
-        let conflict = (u::key_id, u::span, u::started_at, u::method, u::endpoint, u::status_class);
-        let insert = diesel::insert_into(u::table).values(self).on_conflict(conflict);
-        let upsert = insert.do_update().set(u::calls.eq(u::calls + excluded(u::calls)));
-        diesel::RunQueryDsl::execute(upsert, c)
+    fn binds(&self) -> Vec<Bind<'_>> {
+        vec![
+            Bind::Text(self.key_id),
+            Bind::SmallInt(self.span),
+            Bind::Instant(self.started_at),
+            Bind::Text(self.method),
+            Bind::Text(self.endpoint),
+            Bind::SmallInt(self.status_class),
+            Bind::BigInt(self.calls),
+        ]
     }
 }
 
@@ -135,12 +128,14 @@ impl Upsert for DurationRow<'_> {
     const CONFLICT: &'static str =
         "(key_id, span, started_at, bucket) DO UPDATE SET calls = api_key_durations.calls + excluded.calls";
 
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize> {
-        use durations as d;
-        let conflict = (d::key_id, d::span, d::started_at, d::bucket);
-        let insert = diesel::insert_into(d::table).values(self).on_conflict(conflict);
-        let upsert = insert.do_update().set(d::calls.eq(d::calls + excluded(d::calls)));
-        diesel::RunQueryDsl::execute(upsert, c)
+    fn binds(&self) -> Vec<Bind<'_>> {
+        vec![
+            Bind::Text(self.key_id),
+            Bind::SmallInt(self.span),
+            Bind::Instant(self.started_at),
+            Bind::SmallInt(self.bucket),
+            Bind::BigInt(self.calls),
+        ]
     }
 }
 
@@ -152,12 +147,8 @@ impl Upsert for ActivityRow<'_> {
     const CONFLICT: &'static str = "(key_id) DO UPDATE SET last_used_at = excluded.last_used_at
         WHERE excluded.last_used_at > api_key_activity.last_used_at";
 
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize> {
-        use activity as a;
-        let insert = diesel::insert_into(a::table).values(self).on_conflict(a::key_id);
-        let upsert = insert.do_update().set(a::last_used_at.eq(excluded(a::last_used_at)));
-        let upsert = FilterDsl::filter(upsert, excluded(a::last_used_at).gt(a::last_used_at));
-        diesel::RunQueryDsl::execute(upsert, c)
+    fn binds(&self) -> Vec<Bind<'_>> {
+        vec![Bind::Text(self.key_id), Bind::Instant(self.last_used_at)]
     }
 }
 
@@ -167,9 +158,8 @@ impl Upsert for NetworkRow<'_> {
         &[("key_id", "text"), ("network", "text"), ("first_used_at", "instant")];
     const CONFLICT: &'static str = "(key_id, network) DO NOTHING";
 
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize> {
-        let insert = diesel::insert_into(networks::table).values(self).on_conflict_do_nothing();
-        diesel::RunQueryDsl::execute(insert, c)
+    fn binds(&self) -> Vec<Bind<'_>> {
+        vec![Bind::Text(self.key_id), Bind::Text(&self.network), Bind::Instant(self.first_used_at)]
     }
 }
 
@@ -188,9 +178,18 @@ impl Upsert for LogEntryRow<'_> {
     ];
     const CONFLICT: &'static str = "(id) DO NOTHING";
 
-    fn put(&self, c: &mut SqliteWriter) -> QueryResult<usize> {
-        let insert = diesel::insert_into(logs::table).values(self).on_conflict_do_nothing();
-        diesel::RunQueryDsl::execute(insert, c)
+    fn binds(&self) -> Vec<Bind<'_>> {
+        vec![
+            Bind::Text(self.id),
+            Bind::Text(self.key_id),
+            Bind::Text(self.method),
+            Bind::Text(self.endpoint),
+            Bind::SmallInt(self.status),
+            Bind::Text(self.code),
+            Bind::Text(&self.ip_address),
+            Bind::BigInt(self.duration_micros),
+            Bind::Instant(self.created_at),
+        ]
     }
 }
 
@@ -230,8 +229,16 @@ async fn put_postgres<R: Upsert>(
     }
 }
 
+/// Takes one row: there a statement that is prepared once costs less than to take a text apart.
+fn sqlite<R: Upsert>() -> String {
+    let names = R::COLUMNS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let values = vec!["?"; R::COLUMNS.len()].join(", ");
+    format!("INSERT INTO {} ({names}) VALUES ({values}) ON CONFLICT {}", R::TABLE, R::CONFLICT)
+}
+
 fn put_sqlite<R: Upsert>(c: &mut SqliteWriter, mut rows: impl Iterator<Item = R>) -> QueryResult<()> {
-    rows.try_for_each(|row| row.put(c).map(drop))
+    let sql = sqlite::<R>();
+    rows.try_for_each(|row| diesel::RunQueryDsl::execute(Statement::new(&sql, row.binds()), c).map(drop))
 }
 
 /// Adds counts to their rows, and what else was noted.  The rows come in the same order on every node, so that no two wait for
