@@ -190,6 +190,7 @@ on_both! {
 
         let client = server.client_with(&key).await;
         read_events(&client).await.unwrap();
+        eventually("its use is noted", async || get(&server, &api_key.id).await.last_use_time).await;
         let ended = revoke(&server, &api_key.id).await;
         assert!(!ended.active && ended.revoke_time.is_some(), "{ended:?}");
         expect_invalid(read_events(&client).await);

@@ -85,6 +85,8 @@ pub(crate) struct Stops {
     pub tasks: TaskTracker,
     /// The writer's loops.
     pub writers: TaskTracker,
+    /// What watches the database and this node's lease to the end.
+    pub watchers: TaskTracker,
 }
 
 impl App {
@@ -182,5 +184,8 @@ impl App {
             );
         }
         stops.database.cancel();
+        // Whoever still had the embedded database would close it beside the next server that opens it.
+        stops.watchers.close();
+        stops.watchers.wait().await;
     }
 }

@@ -112,7 +112,8 @@ macro_rules! on {
 
 /// Durable at commit; readers do not wait for the writer; a checkpoint about every 16 MiB; 40 MiB of pages in memory for
 /// the writer, who has to touch the indexes of every row, and 8 MiB for each reader.
-const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; \
+/// First how long to wait for others: a process that ends may just be closing the database.
+const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
     PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -40960; \
     PRAGMA wal_autocheckpoint = 4000; PRAGMA journal_size_limit = 67108864;";
 const SQLITE_READERS: usize = 4;

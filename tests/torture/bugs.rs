@@ -53,15 +53,16 @@ impl Bug {
             life: Duration::from_millis(life),
             last: Duration::from_secs(1),
             settle: Duration::from_secs(if self.violates == G8 { 8 } else { 3 }),
+            patience: 1,
         }
     }
 }
 
 static BUGS: [Bug; 14] = [
     // Callers are answered before the commit, and the process ends between the two.
-    bug("acknowledged_before_commit=bug:1", Sqlite, 3, "acknowledged.uncommitted=kill:12:100", G1),
+    bug("acknowledged_before_commit=bug:1", Sqlite, 3, "acknowledged.uncommitted=kill:4:100", G1),
     // Deliveries are handed over before the commit.
-    bug("attempted_before_commit=bug:1", Sqlite, 3, "accept.uncommitted=kill:12:120", G3),
+    bug("attempted_before_commit=bug:1", Sqlite, 3, "accept.uncommitted=kill:4:120", G3),
     // A delivery in hand is never given to a worker: a wake-up is lost.
     bug("handover_lost=bug:25", Sqlite, 1, "", G1),
     // What a dead process had in hand stays in its hands.

@@ -415,7 +415,7 @@ impl Wired {
         stops.tasks.spawn(follow::readiness(db.clone(), health, metrics, stop()));
         // As long as there is something to ask it.
         let (looked_after, until) = (db.clone(), stops.database.clone());
-        tokio::spawn(async move { looked_after.look_after(until).await });
+        stops.watchers.spawn(async move { looked_after.look_after(until).await });
         if db.is_shared() {
             let (settings, context) = (Arc::clone(&self.settings), Arc::clone(self.publishes.context()));
             stops.tasks.spawn(follow::settings_of_other_nodes(Arc::clone(&settings), stop()));
@@ -430,7 +430,12 @@ impl Wired {
             stops.tasks.spawn(api_keys::follow(Arc::clone(&self.api_keys), stop()));
             stops.tasks.spawn(tokens::follow(Arc::clone(&tokens.revocations), stop()));
             // The lease must outlive the attempts that a drain waits for.
-            tokio::spawn(follow::lease(Arc::clone(&self.node), db.clone(), clock, stops.writer.clone()));
+            stops.watchers.spawn(follow::lease(
+                Arc::clone(&self.node),
+                db.clone(),
+                clock,
+                stops.writer.clone(),
+            ));
         }
     }
 
