@@ -1,7 +1,7 @@
 //! More publishers than the server has places for.
 //!
-//! The peak is what 256 callers reach. Then there are so many callers that all places are taken and several times as many
-//! calls are refused; who is refused comes back when the server said, give or take a tenth, as clients do. What is done
+//! The peak is what 256 callers reach. Then there are so many callers that all places that their key may have are taken and
+//! several times as many calls are refused; who is refused comes back when the server said, give or take a tenth, as clients do. What is done
 //! meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
 //! administrator's call and the health check, since a crowd's connections are full of the crowd.
 
@@ -101,8 +101,14 @@ fn load(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
 
+/// Whether a call was refused because too many are under way: on the server, or of the one key that all of them have.
 fn is_refusal(status: &Status) -> bool {
-    status.code() == Code::Unavailable && status.message().contains("under way")
+    let gives = |reason: &[u8]| status.details().windows(reason.len()).any(|part| part == reason);
+    match status.code() {
+        Code::Unavailable => gives(b"OVERLOADED"),
+        Code::ResourceExhausted => gives(b"CALL_LIMIT"),
+        _ => false,
+    }
 }
 
 /// One of the crowd.
