@@ -27,6 +27,8 @@ use crate::key::admin_key;
 
 /// How many subscribers share a connection, unless a scenario says otherwise.
 pub const PER_CONNECTION: usize = 100;
+/// How many begin at a time: of more calls of one key under way at once the server refuses some, and has them come back.
+const OPENING: u64 = 1_000;
 /// How long all of them may take to begin.
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(1);
@@ -122,7 +124,13 @@ impl Subscribers {
                 wake: Arc::clone(&wake),
                 shared: Arc::clone(&shared),
             };
-            reader.handle.spawn(connection.run(number));
+            let (shared, before) = (Arc::clone(&shared), (number * per_connection) as u64);
+            reader.handle.spawn(async move {
+                while before >= shared.open.load(Ordering::Relaxed) + OPENING {
+                    tokio::time::sleep(LOOK).await;
+                }
+                connection.run(number).await;
+            });
             connections.push((streams, wake));
         }
         Ok(Self { shared, connections, count: wishes.len(), _reader: reader })
