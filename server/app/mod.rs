@@ -186,6 +186,8 @@ impl App {
         stops.database.cancel();
         // Whoever still had the embedded database would close it beside the next server that opens it.
         stops.watchers.close();
-        stops.watchers.wait().await;
+        if tokio::time::timeout(GIVE_BACK, stops.watchers.wait()).await.is_err() {
+            tracing::warn!("the database was still being looked at");
+        }
     }
 }

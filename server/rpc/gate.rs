@@ -162,9 +162,12 @@ impl Keeper {
         let found = self.authenticate(request.headers(), address).await;
         let key_id = found.as_ref().ok().and_then(counted);
         let call = Call { name: method.path, number: method.number, began, address, key_id };
-        let admitted = found.and_then(|principal| self.admit(principal, scope, request.headers(), address));
-        let admitted = admitted.and_then(|(principal, standing)| {
+        let admitted = found.and_then(|principal| {
+            // Before the key's limits: what is refused here uses up nothing.
             self.admission.claim(&mut place, &principal)?;
+            self.admit(principal, scope, request.headers(), address)
+        });
+        let admitted = admitted.and_then(|(principal, standing)| {
             let origin = origin::read(&principal, request.headers(), address)?;
             Ok((principal, standing, origin))
         });
@@ -299,6 +302,14 @@ fn with_details(response: Response<Body>) -> (Response<Body>, Code) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_method_that_panics_is_answered() {
+        let answer = answered::<std::convert::Infallible>(async { panic!("a test") }).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("a test") && !status.details().is_empty(), "{status:?}");
+    }
 
     #[test]
     fn deadlines_have_units() {

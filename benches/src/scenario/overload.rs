@@ -1,8 +1,8 @@
 //! More publishers than the server has places for.
 //!
 //! The peak is what 256 callers reach. Then there are so many callers that all places that their key may have are taken and
-//! several times as many calls are refused; who is refused comes back when the server said, give or take a tenth, as clients do. What is done
-//! meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
+//! several times as many calls are refused; who is refused comes back when the server said, give or take a tenth, as clients
+//! do. What is done meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
 //! administrator's call and the health check, since a crowd's connections are full of the crowd.
 
 use std::sync::Arc;
