@@ -2,11 +2,16 @@
 //!
 //! Nothing else in the server asks the machine for the time: retry, lease and schedule tests move a [`ManualClock`]
 //! instead of waiting.
+//!
+//! There are two times.  [`Clock::now`] is the time of day: what is written down, and what tokens, schedules and retries are
+//! judged by.  Somebody may set it, back too.  [`Clock::steady`] only ever passes: limits that are counted in memory, and
+//! breakers, go by it, so that setting the clock neither gives a quota back nor keeps anybody waiting.  The difference of both
+//! changes when the clock is set; the engine looks for that ([`crate::delivery`]).
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// An instant in UTC, in microseconds since 1970: what both databases can hold and compare exactly.
@@ -80,6 +85,9 @@ impl Sub<Duration> for Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// A time that passes as fast and that nobody can set; it means nothing in another process.
+    fn steady(&self) -> Timestamp;
 }
 
 /// A clock that everybody shares.
@@ -94,27 +102,46 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
+
+    fn steady(&self) -> Timestamp {
+        // From the time of day when it was first asked for: arithmetic far from zero stays what it is elsewhere.
+        static START: LazyLock<(Timestamp, Instant)> = LazyLock::new(|| (SystemClock.now(), Instant::now()));
+        START.0 + START.1.elapsed()
+    }
 }
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    steady: AtomicI64,
+    /// How far the time of day is ahead of that.
+    ahead: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     pub const fn new(start: Timestamp) -> Self {
-        Self(AtomicI64::new(start.0))
+        Self { steady: AtomicI64::new(start.0), ahead: AtomicI64::new(0) }
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+        self.steady.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    /// Sets the time of day so many microseconds on, or back when it is below zero, while no time passes.
+    pub fn set_by(&self, micros: i64) {
+        self.ahead.fetch_add(micros, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.steady.load(Ordering::SeqCst) + self.ahead.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Timestamp {
+        Timestamp(self.steady.load(Ordering::SeqCst))
     }
 }
 

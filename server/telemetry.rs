@@ -105,6 +105,7 @@ pub struct Metrics {
     open_breakers: Gauge,
     connections: Gauge,
     database_usable: Gauge,
+    runtime_tasks: Gauge,
 }
 
 impl Default for Metrics {
@@ -136,6 +137,8 @@ impl Default for Metrics {
         registry.register("connections", "Open connections", connections.clone());
         let database_usable = Gauge::default();
         registry.register("database_usable", "Whether the database takes writes", database_usable.clone());
+        let runtime_tasks = Gauge::default();
+        registry.register("runtime_tasks", "Tasks that have not ended", runtime_tasks.clone());
         Self {
             registry,
             attempts,
@@ -148,6 +151,7 @@ impl Default for Metrics {
             open_breakers,
             connections,
             database_usable,
+            runtime_tasks,
         }
     }
 }
@@ -211,6 +215,9 @@ impl Metrics {
 
     /// All of it in the OpenMetrics text form.
     pub fn encode(&self) -> String {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.runtime_tasks.set(runtime.metrics().num_alive_tasks() as i64);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to memory");
         text

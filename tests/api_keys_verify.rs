@@ -25,11 +25,11 @@ use crate::port::http1;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-async fn ask(server: &Server, request: VerifyApiKeyRequest) -> Result<VerifyApiKeyResponse, Status> {
+pub async fn ask(server: &Server, request: VerifyApiKeyRequest) -> Result<VerifyApiKeyResponse, Status> {
     Ok(server.client.api_keys().verify_api_key(request).await?.into_inner())
 }
 
-fn of(key: &str) -> VerifyApiKeyRequest {
+pub fn of(key: &str) -> VerifyApiKeyRequest {
     VerifyApiKeyRequest { key: key.into(), ..Default::default() }
 }
 
@@ -41,7 +41,7 @@ async fn code(server: &Server, request: VerifyApiKeyRequest) -> VerificationCode
     ask(server, request).await.unwrap().code()
 }
 
-fn limit(name: &str, limit: i64, seconds: i64) -> RateLimit {
+pub fn limit(name: &str, limit: i64, seconds: i64) -> RateLimit {
     RateLimit { name: name.into(), limit, period: Some(prost_types::Duration { seconds, nanos: 0 }) }
 }
 

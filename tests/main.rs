@@ -9,6 +9,7 @@ mod audit;
 mod backup;
 mod bad_input;
 mod browser;
+mod clocks;
 mod command_line;
 mod configuration;
 mod crash;

@@ -125,8 +125,13 @@ impl PublishCaller {
 
     /// Publishes an event of this type and gives its id.
     pub async fn publish(&mut self, event_type: &str) -> Result<String> {
-        let answer = self.client.publish_event(self.events.next(event_type)).await.context("PublishEvent")?;
-        Ok(answer.into_inner().event_id)
+        self.publish_on("", event_type).await
+    }
+
+    /// The same on a topic.
+    pub async fn publish_on(&mut self, topic: &str, event_type: &str) -> Result<String> {
+        let event = PublishEventRequest { topic: topic.to_owned(), ..self.events.next(event_type) };
+        Ok(self.client.publish_event(event).await.context("PublishEvent")?.into_inner().event_id)
     }
 }
 

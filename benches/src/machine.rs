@@ -44,6 +44,22 @@ impl Machine {
     }
 }
 
+#[cfg(test)]
+impl Machine {
+    /// One for reports that nobody measured.
+    pub fn of_a_test() -> Self {
+        Self {
+            date: "today".into(),
+            commit: "abc".into(),
+            cores: 2,
+            processor: "a processor".into(),
+            kernel: "6".into(),
+            file_system: "ext4".into(),
+            postgres: None,
+        }
+    }
+}
+
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { date, commit, cores, processor, kernel, file_system, postgres } = self;

@@ -92,6 +92,7 @@ fn object(value: Value) -> serde_json::Map<String, Value> {
 }
 
 /// Queues many mails in each call.
+#[derive(Clone)]
 pub struct Mailer {
     client: EmailServiceClient<Authenticated>,
     mails: Mails,

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods, reason = "a measuring instrument reads the real clock")]
 #![allow(clippy::cast_precision_loss, reason = "no count here needs more than 52 bits")]
 
+mod chart;
 mod client;
 mod database;
 mod error;
@@ -100,12 +101,12 @@ async fn until_interrupted(options: Options) -> Result<()> {
 }
 
 async fn measure(options: Options) -> Result<()> {
-    let json = options.json.clone();
+    let (json, charts) = (options.json.clone(), options.charts.clone());
     let parts = Parts::start(options).await?;
     let version = parts.cluster.as_ref().map(|cluster: &Cluster| cluster.version().to_owned());
     let machine = Machine::describe(parts.folders.file_system(), version).await;
     let (seconds, runs) = (parts.options.time().as_secs(), parts.options.runs());
-    let mut report = Report { machine, seconds, runs, findings: Vec::new() };
+    let mut report = Report { machine, seconds, runs, findings: Vec::new(), curves: Vec::new() };
 
     let outcome = all_runs(&parts, &mut report).await;
     parts.stop().await;
@@ -116,6 +117,9 @@ async fn measure(options: Options) -> Result<()> {
         write!(output, "{report}").context("standard output")?;
         if let Some(file) = json {
             fs::write(&file, serde_json::to_vec_pretty(&report)?).context(&file.display().to_string())?;
+        }
+        if let Some(folder) = charts {
+            chart::draw(&report, &folder)?;
         }
     }
     outcome?;

@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "benches/run")]
 pub struct Options {
-    /// What to measure; everything but `history`, `email-memory` and `keys` when none is named. The ceilings that a scenario
+    /// What to measure; everything but `history`, `email-memory`, `keys` and `soak` when none is named. The ceilings that a scenario
     /// is held against are always measured.
     #[arg(value_enum)]
     pub scenarios: Vec<Scenario>,
@@ -34,6 +34,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Also draws the figures, as one SVG for each scenario, into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub charts: Option<PathBuf>,
+
     /// How many mails `email-memory` queues; with --quick 20,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub mails: u64,
@@ -49,6 +53,10 @@ pub struct Options {
     /// How many keys there are in `keys`; with --quick 20,000.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub keys: u64,
+
+    /// How many minutes `soak` lasts; with --quick one.
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub minutes: u64,
 
     /// With how many subscribers `live` is measured.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1_000, 10_000])]
@@ -98,6 +106,8 @@ pub enum Scenario {
     LiveStalled,
     /// How long a thousand subscribers take to be there again after the server was killed.
     LiveResume,
+    /// What a server holds that does half of what it can for 90 minutes.
+    Soak,
     /// Whether the time that a key is refused in tells an unknown one from a wrong secret.
     Timing,
 }
@@ -136,14 +146,16 @@ impl Options {
     /// Whether this scenario is to be measured.
     pub fn wants(&self, scenario: Scenario) -> bool {
         // Minutes and gigabytes are spent only where they are asked for.
-        let asked = [Scenario::History, Scenario::EmailMemory, Scenario::Keys];
+        let asked = [Scenario::History, Scenario::EmailMemory, Scenario::Keys, Scenario::Soak];
         let unasked = self.scenarios.is_empty() && !asked.contains(&scenario);
         unasked || self.scenarios.contains(&scenario)
     }
 
     /// Whether an SMTP server is needed.
     pub fn wants_mail(&self) -> bool {
-        self.wants(Scenario::Email) || self.wants(Scenario::EmailMemory)
+        [Scenario::Email, Scenario::EmailMemory, Scenario::Soak]
+            .into_iter()
+            .any(|scenario| self.wants(scenario))
     }
 
     /// Whether SQL is run beside the server.
@@ -196,6 +208,11 @@ impl Options {
     /// How long a measurement lasts.
     pub fn time(&self) -> Duration {
         Duration::from_secs(if self.quick { 2 } else { self.seconds })
+    }
+
+    /// How long the server is soaked.
+    pub fn soak_time(&self) -> Duration {
+        Duration::from_secs(if self.quick { 60 } else { self.minutes * 60 })
     }
 
     /// How long the latency scenario lasts: at a hundred events per second, a p99 needs more of them.

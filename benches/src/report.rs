@@ -87,6 +87,23 @@ pub struct Finding {
     pub figures: Vec<Series>,
 }
 
+/// What was seen again and again in the course of one measurement.
+#[derive(Debug, Serialize)]
+pub struct Curve {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// What was varied.
+    pub case: String,
+    /// The storage.
+    pub backend: &'static str,
+    /// What was looked at, with its unit.
+    pub name: &'static str,
+    /// In what the other is counted.
+    pub over: &'static str,
+    /// When, and what was seen.
+    pub points: Vec<(f64, f64)>,
+}
+
 /// Everything.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -98,6 +115,8 @@ pub struct Report {
     pub runs: u64,
     /// What was found.
     pub findings: Vec<Finding>,
+    /// What was seen in the course of it.
+    pub curves: Vec<Curve>,
 }
 
 impl Report {

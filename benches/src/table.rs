@@ -6,7 +6,7 @@ use crate::report::{Finding, Report, Series, Shown};
 use crate::stats::spread;
 
 /// What each scenario's table says above itself.
-const TITLES: [(&str, &str); 19] = [
+pub const TITLES: [(&str, &str); 20] = [
     ("ceilings", "Ceilings: the least that a call costs here, and the least that a delivery costs"),
     ("publish", "Publishes acknowledged, of events that no endpoint wants"),
     ("batch", "Events published in batches of 100"),
@@ -31,6 +31,7 @@ const TITLES: [(&str, &str); 19] = [
         "Events to 10,000 subscribers of one topic, and beside them a hundredth that does not read",
     ),
     ("live-resume", "Subscribers whose server is killed and started again"),
+    ("soak", "A server at half of what it can do, for long: whether it holds more and more"),
     ("timing", "The time in which a key is refused: unknown against a wrong secret"),
 ];
 
@@ -104,15 +105,15 @@ fn show(series: &Series) -> String {
 }
 
 /// A number with three digits or more that mean something, and commas between the thousands.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size < 1.0 => format!("{value:.3}"),
         size if size < 10.0 => format!("{value:.2}"),
         size if size < 100.0 => format!("{value:.1}"),
         _ => {
-            let digits = format!("{value:.0}");
-            let mut text = String::new();
+            let digits = format!("{:.0}", value.abs());
+            let mut text = String::from(if value < 0.0 { "-" } else { "" });
             for (index, digit) in digits.chars().enumerate() {
                 if index > 0 && (digits.len() - index).is_multiple_of(3) {
                     text.push(',');
@@ -132,23 +133,15 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let values = [0.0, 0.12345, 1.5, 12.34, 123.4, 1_234.0, 1_234_567.0];
+        let values = [0.0, 0.12345, 1.5, 12.34, 123.4, -123.4, 1_234.0, -1_234_567.0];
         let texts: Vec<String> = values.into_iter().map(number).collect();
-        assert_eq!(texts, ["0", "0.123", "1.50", "12.3", "123", "1,234", "1,234,567"]);
+        assert_eq!(texts, ["0", "0.123", "1.50", "12.3", "123", "-123", "1,234", "-1,234,567"]);
     }
 
     #[test]
     fn runs_become_one_row_and_storages_stand_together() {
-        let machine = Machine {
-            date: "today".into(),
-            commit: "abc".into(),
-            cores: 2,
-            processor: "a processor".into(),
-            kernel: "6".into(),
-            file_system: "ext4".into(),
-            postgres: None,
-        };
-        let mut report = Report { machine, seconds: 8, runs: 2, findings: Vec::new() };
+        let machine = Machine::of_a_test();
+        let mut report = Report { machine, seconds: 8, runs: 2, findings: Vec::new(), curves: Vec::new() };
         for (case, backend, rate) in
             [("1 caller", "sqlite", 1_000.0), ("64 callers", "sqlite", 9.0), ("1 caller", "postgres", 500.0)]
         {

@@ -14,7 +14,7 @@ use super::lane::{Lanes, Limits, Slot};
 use super::machine::{Outcome, Policy};
 use super::model::Table;
 use super::node::Node;
-use super::{poller, store, worker};
+use super::{poller, set_back, store, worker};
 use crate::clock::{SharedClock, Timestamp};
 use crate::db::group::{Lane as WriteLane, Writer};
 use crate::db::{Conn, Db};
@@ -244,15 +244,13 @@ impl<C: Channel> Engine<C> {
     /// Starts the poller.  Rows that a dead process left behind on SQLite return to the queue first.
     pub async fn start(&self) -> Result<()> {
         let shared = &self.0;
+        let (table, now) = (shared.channel.table(), shared.clock.now());
+        // The clock may have been set back while no process was there to see it.
+        set_back::bring_forward(&shared.db, table, now).await?;
         if !shared.db.is_shared() && !failpoint::bug("recovery_forgotten") {
-            let recovered =
-                store::recover_all(&shared.db, shared.channel.table(), shared.clock.now()).await?;
+            let recovered = store::recover_all(&shared.db, table, now).await?;
             if recovered > 0 {
-                tracing::info!(
-                    channel = shared.channel.table().channel(),
-                    recovered,
-                    "deliveries returned to the queue"
-                );
+                tracing::info!(channel = table.channel(), recovered, "deliveries returned to the queue");
             }
         }
         shared.tracker.spawn(poller::run(Arc::clone(shared), shared.stop.clone()));

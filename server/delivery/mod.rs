@@ -26,6 +26,7 @@
 //!   slot is freed only by the commit of its result.  A repeat has the same id.
 //! * A result is written only by the holder of the lease: a worker that comes late is refused.
 //! * Nothing is delivered that was not committed: hand-over happens after the commit.
+//! * A clock that is set back keeps nothing waiting ([`set_back`]).
 
 pub mod attempt;
 mod block;
@@ -39,6 +40,7 @@ pub mod node;
 pub mod order;
 mod poller;
 pub mod retention;
+mod set_back;
 pub mod store;
 mod worker;
 

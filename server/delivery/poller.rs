@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::block::{self, Hold};
 use super::engine::{Channel, Leased, Shared};
-use super::store;
 use super::worker::submit;
+use super::{set_back, store};
 use crate::clock::Stopwatch;
 use crate::error::Result;
 use crate::failpoint;
@@ -25,7 +25,8 @@ const LABELS: i64 = 500;
 const CLAIM: usize = 256;
 
 pub(super) async fn run<C: Channel>(shared: Arc<Shared<C>>, stop: CancellationToken) {
-    let mut strays = Strays::default();
+    let (mut strays, mut watch) = (Strays::default(), set_back::Watch::default());
+    let mut set_back = None;
     if failpoint::bug("recovery_late") {
         tokio::time::sleep(Duration::from_secs(5)).await;
     }
@@ -34,6 +35,15 @@ pub(super) async fn run<C: Channel>(shared: Arc<Shared<C>>, stop: CancellationTo
             && let Err(error) = strays.look(&shared).await
         {
             tracing::warn!(channel = shared.channel.table().channel(), %error, "looking for strays failed");
+        }
+        set_back = watch.set_back(&shared.clock).or(set_back);
+        if let Some(back) = set_back {
+            match after_set_back(&shared, back).await {
+                Ok(()) => set_back = None,
+                Err(error) => {
+                    tracing::warn!(channel = shared.channel.table().channel(), %error, "what waits could not be brought forward");
+                }
+            }
         }
         if shared.node.holds_lease()
             && let Err(error) = poll(&shared).await
@@ -80,6 +90,15 @@ impl Strays {
         );
         store::give_back(&shared.db, table, owner, lost, shared.clock.now()).await
     }
+}
+
+/// The clock was ahead, and was set back: nothing is to wait for the time that it told before.
+async fn after_set_back<C: Channel>(shared: &Arc<Shared<C>>, back: Duration) -> Result<()> {
+    let table = shared.channel.table();
+    shared.blocks.clear();
+    let moved = set_back::bring_forward(&shared.db, table, shared.clock.now()).await?;
+    tracing::warn!(channel = table.channel(), ?back, moved, "the clock was set back");
+    Ok(())
 }
 
 async fn poll<C: Channel>(shared: &Arc<Shared<C>>) -> Result<()> {

@@ -136,16 +136,24 @@ async fn recover(db: &Db, table: Table, now: Timestamp, which: String) -> Result
         Box::pin(async move {
             let sql = format!(
                 "UPDATE {} SET status = CASE WHEN attempts = 0 THEN 'pending' ELSE 'retrying' END,
-                 lease_owner = NULL, updated_at = ",
+                 lease_owner = NULL",
                 table.name()
             );
+            // What was in somebody's hands is due, also when the clock of that time was ahead.
+            let set = |now: &str| {
+                format!(
+                    "{sql}, updated_at = {now},
+                     next_attempt_at = CASE WHEN next_attempt_at > {now} THEN {now} ELSE next_attempt_at END
+                     WHERE {which}"
+                )
+            };
             Ok(match conn {
                 Conn::Postgres(c) => {
-                    let sql = format!("{sql} $1 WHERE {which}");
+                    let sql = set("$1");
                     diesel::sql_query(sql).bind::<Instant, _>(now).execute(&mut ***c).await?
                 }
                 Conn::Sqlite(c) => {
-                    let sql = format!("{sql} ? WHERE {which}");
+                    let sql = set("?1");
                     diesel::sql_query(sql).bind::<Instant, _>(now).execute(&mut ***c).await?
                 }
             })

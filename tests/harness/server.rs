@@ -103,6 +103,12 @@ impl Server {
         self.app.wake();
     }
 
+    /// Sets the time of day so many seconds on, or back when it is below zero, and lets the server look for what is due.
+    pub fn set_clock_by(&self, seconds: i64) {
+        self.clock.set_by(seconds * 1_000_000);
+        self.app.wake();
+    }
+
     /// Drains the server, and starts another on the same database.
     pub async fn restart(self) -> Self {
         let Self { key, clock, config, app, folder, .. } = self;

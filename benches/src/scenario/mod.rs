@@ -15,6 +15,7 @@ mod pending;
 mod publish;
 mod reconcile;
 mod slow_neighbour;
+mod soak;
 mod timing;
 
 use std::collections::BTreeSet;
@@ -78,6 +79,9 @@ pub async fn run(parts: &Parts, backend: Backend, report: &mut Report) -> Result
     if options.wants(Scenario::LiveResume) {
         live::resume(parts, backend, report).await?;
     }
+    if options.wants(Scenario::Soak) {
+        soak::measure(parts, backend, options.soak_time(), report).await?;
+    }
     // It stands on no storage: once a run is enough.
     if options.wants(Scenario::Timing) && options.backends().first() == Some(&backend) {
         timing::measure(parts, report).await?;
@@ -130,7 +134,7 @@ async fn calls_and_webhooks(parts: &Parts, backend: Backend, report: &mut Report
 }
 
 /// Says on standard error what is being measured.
-fn say(what: &str) {
+pub(crate) fn say(what: &str) {
     eprintln!("  {what}");
 }
 

@@ -1,14 +1,15 @@
 //! More publishers than the server has places for.
 //!
 //! The peak is what 256 callers reach. Then there are so many callers that all places that their key may have are taken and
-//! several times as many calls are refused; who is refused comes back when the server said, give or take a tenth, as clients
-//! do. What is done meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
+//! several times as many calls are refused; who is refused comes back when the server said, as clients do. A crowd comes all at
+//! once: the measurement begins when the server has had some seconds to tell it when to come back. What is done meanwhile is held against the peak. A refusal is timed by a caller with a connection of its own, and so are an
 //! administrator's call and the health check, since a crowd's connections are full of the crowd.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use prost::Message;
 use switchboard_client::event::v1::ListEventTypesRequest;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Status};
@@ -16,7 +17,7 @@ use tonic::{Code, Status};
 use super::say;
 use crate::client::{Events, HealthCaller, PublishCaller, UNWANTED, callers, client, connections};
 use crate::error::{Context, Result};
-use crate::load::{Caller, WARM_UP, measured};
+use crate::load::{Caller, measured};
 use crate::report::{Figure, Report};
 use crate::stage::Stage;
 use crate::stats::quantile;
@@ -27,8 +28,10 @@ const PLACES: usize = 4_096;
 const TIMES: [usize; 3] = [2, 5, 10];
 /// HTTP/2 streams that the server allows on a connection.
 const PER_CONNECTION: usize = 1_000;
-/// What a refused caller waits, as the server says.
+/// What a caller waits who is refused without being told for how long.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a crowd has been there when the measurement begins.
+const LEAD: Duration = Duration::from_secs(10);
 /// Between two calls of those who are timed.
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -78,7 +81,7 @@ async fn crowd(
         let caller = PublishCaller::new(channels[number % channels.len()].clone(), events)?;
         tasks.spawn(one(caller, Arc::clone(&met), number as u32));
     }
-    tokio::time::sleep(2 * WARM_UP).await;
+    tokio::time::sleep(LEAD).await;
     let probes = Probes::start(stage.server.address(), events, &met).await?;
     let (begin, done, refused) = (Instant::now(), load(&met.done), load(&met.refused));
     tokio::time::sleep(time).await;
@@ -111,6 +114,27 @@ fn is_refusal(status: &Status) -> bool {
     }
 }
 
+/// What `grpc-status-details-bin` holds: `google.rpc.Status`, as far as it is needed.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Details {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<prost_types::Any>,
+}
+
+/// `google.rpc.RetryInfo`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RetryInfo {
+    #[prost(message, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+/// When the server says that the call may come again.
+fn pause_of(status: &Status) -> Option<Duration> {
+    let details = Details::decode(status.details()).ok()?.details;
+    let info = details.iter().find(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"))?;
+    RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?.try_into().ok()
+}
+
 /// One of the crowd.
 async fn one(mut caller: PublishCaller, met: Arc<Met>, number: u32) {
     // Spread, as those are who come by themselves.
@@ -120,7 +144,7 @@ async fn one(mut caller: PublishCaller, met: Arc<Met>, number: u32) {
             Ok(_) => met.done.fetch_add(1, Ordering::Relaxed),
             Err(status) if is_refusal(&status) => {
                 met.refused.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(PAUSE - PAUSE / 10 + PAUSE / 500 * (number * 37 % 100)).await;
+                tokio::time::sleep(pause_of(&status).unwrap_or(PAUSE)).await;
                 continue;
             }
             Err(_) => met.failed.fetch_add(1, Ordering::Relaxed),
@@ -193,4 +217,22 @@ async fn repeat<F: Future<Output = Result<bool>>>(
         tokio::time::sleep(PROBE_PAUSE).await;
     }
     Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_tells_when_to_come_again() {
+        let info = RetryInfo { retry_delay: Some(prost_types::Duration { seconds: 3, nanos: 500_000_000 }) };
+        let type_url = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
+        let detail = prost_types::Any { type_url, value: info.encode_to_vec() };
+        let other =
+            prost_types::Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".into(), value: vec![1] };
+        let details = Details { details: vec![other, detail] }.encode_to_vec();
+        let status = Status::with_details(Code::Unavailable, "full", details.into());
+        assert_eq!(pause_of(&status), Some(Duration::from_millis(3_500)));
+        assert_eq!(pause_of(&Status::unavailable("gone")), None);
+    }
 }

@@ -201,7 +201,7 @@ impl Verifier {
         match record.bounds().filter(|bounds| !bounds.limits.are(&[])) {
             None => self.admit_by_default(&record),
             Some(bounds) => {
-                let now = self.clock.now();
+                let now = self.clock.steady();
                 match bounds.limits.take_once(now) {
                     Some(standing) => Ok(Some(standing)),
                     // Nothing came back since: the time is the same.
@@ -214,7 +214,7 @@ impl Verifier {
     fn admit_by_default(&self, record: &Record) -> Result<Option<Standing>> {
         let quota = self.default_limit.load();
         let Some(quota) = &*quota else { return Ok(None) };
-        let taken = quota.take(&record.used, self.clock.now());
+        let taken = quota.take(&record.used, self.clock.steady());
         taken.map(Some).map_err(|standing| standing.into_error("the rate limit of the API key is used up"))
     }
 

@@ -203,7 +203,7 @@ impl ApiKeyService {
         verdict: &mut Verdict,
     ) -> Result<()> {
         let Some(bounds) = record.bounds() else { return Ok(()) };
-        let (admitted, limits) = bounds.limits.take(&verification.rate_limits, cost, now);
+        let (admitted, limits) = bounds.limits.take(&verification.rate_limits, cost, self.clock.steady());
         verdict.limits = limits;
         if !admitted {
             verdict.code = Code::RateLimited;

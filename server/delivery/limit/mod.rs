@@ -33,13 +33,14 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The usage at this time: nothing once the window has ended.
+    /// The usage at this time: nothing once the window has ended.  One that has yet to begin is of a clock that was set back:
+    /// it begins now, and what was used of it stays used.
     #[must_use]
     pub fn at(self, now: Timestamp) -> Self {
-        if now >= self.window_start + self.window || now < self.window_start {
+        if now >= self.window_start + self.window {
             Self { window_start: now, used: 0, ..self }
         } else {
-            self
+            Self { window_start: self.window_start.min(now), ..self }
         }
     }
 

@@ -47,7 +47,12 @@ pub async fn usage_of(conn: &mut Conn, limit: &Limit, now: Timestamp) -> Result<
     let name = limit.name.as_str();
     on!(conn, |c| ensure!(name, now).execute(c).await)?;
     let row: (Timestamp, i64) = on!(conn, |c| lock!(name).get_result(c).await)?;
-    Ok(usage(limit, row, now))
+    let usage = usage(limit, row, now);
+    if usage.window_start < row.0 {
+        // The clock was set back.  Written at once, or the window would begin anew with each look and never end.
+        on!(conn, |c| put!(name, usage).execute(c).await)?;
+    }
+    Ok(usage)
 }
 
 /// What is used of a limit now, for reading only.

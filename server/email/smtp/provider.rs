@@ -53,12 +53,12 @@ impl Provider {
 
     /// Lets a message through, or says why not.
     pub(super) fn admit(&self) -> Result<(), Hold> {
-        self.breaker().admit(self.clock.now()).map_err(|(why, retry_in)| Hold { why, retry_in })
+        self.breaker().admit(self.clock.steady()).map_err(|(why, retry_in)| Hold { why, retry_in })
     }
 
     /// Why a message would not be let through.
     pub(super) fn hold(&self) -> Option<Hold> {
-        self.breaker().hold(self.clock.now()).map(|(why, retry_in)| Hold { why, retry_in })
+        self.breaker().hold(self.clock.steady()).map(|(why, retry_in)| Hold { why, retry_in })
     }
 
     /// Carries a message; `None` when the task that had it in hand died, so that nobody knows.
@@ -81,7 +81,7 @@ impl Provider {
 
     /// It did not do its work.
     pub(super) fn fails(&self, fault: &Fault) {
-        let now = self.clock.now();
+        let now = self.clock.steady();
         let server = self.target.name();
         let advice = explain(fault, &self.target.smtp);
         let why = format!("{server}: {fault}. {advice}");
@@ -103,7 +103,7 @@ impl Provider {
     }
 
     fn is_shut(&self) -> bool {
-        self.breaker().is_shut(self.clock.now())
+        self.breaker().is_shut(self.clock.steady())
     }
 
     fn send_away(&self) {

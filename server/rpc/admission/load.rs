@@ -1,7 +1,7 @@
 //! How many calls are under way, and who is refused when they are too many.
 //!
 //! A server that takes more than it can do answers everybody late, and all it has taken waits in memory.  So what is over a
-//! bound is refused before anything is done for it, at once and with a time to come back: what is under way is answered as
+//! bound is refused before anything is done for it, at once and with a time to come back ([`super::pause`]): what is under way is answered as
 //! fast as ever.  What applications do in bulk may take seven eighths of the places; the rest is for those who administer
 //! the server, who are needed most just then.  Health is asked without a place.
 //!
@@ -11,12 +11,9 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
+use super::pause::Pause;
 use crate::error::{Error, Kind, Result};
-
-/// When to come back: by then what was under way is done.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,12 +46,13 @@ struct Counts {
     all: AtomicUsize,
     callers: Box<[AtomicUsize]>,
     hasher: RandomState,
+    pause: Pause,
 }
 
 impl Default for Counts {
     fn default() -> Self {
         let callers = (0..CALLERS).map(|_| AtomicUsize::new(0)).collect();
-        Self { all: AtomicUsize::new(0), callers, hasher: RandomState::new() }
+        Self { all: AtomicUsize::new(0), callers, hasher: RandomState::new(), pause: Pause::default() }
     }
 }
 
@@ -65,6 +63,8 @@ pub struct Place {
     class: Class,
     /// Whose it is, once that is known.
     caller: Option<usize>,
+    /// Whether the call was refused.
+    refused: bool,
 }
 
 impl Place {
@@ -89,13 +89,17 @@ impl Place {
             Caller::User(_) => ("user", "this user has too many calls under way: try again soon"),
         };
         let error = Error::new(Kind::ResourceExhausted, "CALL_LIMIT", message);
-        Err(error.with("of", who).with("limit", most.to_string()).retry_after(PAUSE))
+        self.refused = true;
+        Err(error.with("of", who).with("limit", most.to_string()).retry_after(self.counts.pause.refused()))
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.counts.all.fetch_sub(1, Ordering::Relaxed);
+        if !self.refused {
+            self.counts.pause.done();
+        }
         if let Some(number) = self.caller {
             self.counts.callers[number].fetch_sub(1, Ordering::Relaxed);
         }
@@ -110,11 +114,12 @@ impl Load {
     pub fn enter(&self, class: Class, most: Option<usize>) -> Result<Place> {
         let before = self.0.all.fetch_add(1, Ordering::Relaxed);
         // Given back also when it is refused.
-        let place = Place { counts: Arc::clone(&self.0), class, caller: None };
+        let mut place = Place { counts: Arc::clone(&self.0), class, caller: None, refused: false };
         match most {
             Some(most) if before >= share(class, most) => {
+                place.refused = true;
                 let message = "the server has too many calls under way: try again soon";
-                Err(Error::new(Kind::Unavailable, "OVERLOADED", message).retry_after(PAUSE))
+                Err(Error::new(Kind::Unavailable, "OVERLOADED", message).retry_after(self.0.pause.refused()))
             }
             _ => Ok(place),
         }

@@ -14,6 +14,7 @@ mod forwarded;
 pub mod fuzz;
 mod load;
 mod networks;
+mod pause;
 pub mod quota;
 mod route;
 
@@ -125,7 +126,7 @@ impl Admission {
             return Err(not_admitted());
         }
         if let (Some(quota), Some(unit)) = (&policy.requests, policy.unit(address)) {
-            let taken = self.requests.take(unit, quota, self.clock.now());
+            let taken = self.requests.take(unit, quota, self.clock.steady());
             taken.map_err(|standing| standing.into_error("the rate limit of this address is used up"))?;
         }
         Ok(address)
@@ -162,7 +163,7 @@ impl Admission {
         key: &str,
         address: Option<IpAddr>,
     ) -> Result<Principal> {
-        self.with_failed_keys(address, |quota, unit| self.failed_keys.ask(unit, quota, self.clock.now()))?;
+        self.with_failed_keys(address, |quota, unit| self.failed_keys.ask(unit, quota, self.clock.steady()))?;
         let found = match keys.cached(key) {
             Some(known) => known,
             None => keys.authenticate(key).await,
@@ -172,7 +173,7 @@ impl Admission {
         if found.as_ref().is_err_and(is_bad) {
             // Those that were looked up at the same time may be more than there were left.
             self.with_failed_keys(address, |quota, unit| {
-                self.failed_keys.take(unit, quota, self.clock.now())
+                self.failed_keys.take(unit, quota, self.clock.steady())
             })?;
         }
         found
@@ -207,7 +208,7 @@ impl Admission {
     pub fn admit_user(&self, user: &User) -> Result<()> {
         let policy = self.policy.load();
         let Some(quota) = &policy.users else { return Ok(()) };
-        let taken = self.users.take_unit(cells::unit_of_name(&user.id), quota, self.clock.now());
+        let taken = self.users.take_unit(cells::unit_of_name(&user.id), quota, self.clock.steady());
         taken.map_err(|standing| standing.into_error("the rate limit of this user is used up"))
     }
 

@@ -74,8 +74,13 @@ impl Breaker {
     pub fn ask(&self, now: Timestamp) -> Leave {
         match *self {
             Self::Closed { .. } => Leave::Free,
-            Self::Open { until, .. } if until > now => Leave::Wait(until),
-            Self::Probing { lost, .. } if lost > now => Leave::Wait((now + FIRST_WAIT).min(lost)),
+            // A wait that is longer than any is of a clock that was set back since.
+            Self::Open { until, .. } if until > now && until <= now + LONGEST_WAIT + LONGEST_WAIT / 10 => {
+                Leave::Wait(until)
+            }
+            Self::Probing { lost, .. } if lost > now && lost <= now + LOST => {
+                Leave::Wait((now + FIRST_WAIT).min(lost))
+            }
             Self::Open { .. } | Self::Probing { .. } => Leave::Probe,
         }
     }
