@@ -14,6 +14,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tonic::Streaming;
 
+use crate::harness::http2::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, PING, Peer, RST_STREAM, call, put_frame,
+};
 use crate::harness::server::{Server, event};
 use crate::harness::{SOON, eventually, on_both};
 
@@ -256,6 +259,31 @@ on_both! {
         let mut patient = web(&server, PUBLISH, PAGE, &event("a.b", "{}"));
         patient.headers_mut().insert("grpc-timeout", "1H".parse().unwrap());
         assert_eq!(frames(http1(&server, patient).await.into_body()).len(), 2);
+    }
+
+    async fn who_is_refused_before_the_body_has_come_keeps_the_connection(server: Server) {
+        // More than h2 bears of what it takes for a peer's errors, and in each go more than it remembers.
+        const GOES: u32 = 12;
+        const CALLS: u32 = 100;
+        let block = call("/switchboard.event.v1.EventService/ListEvents", "swb_nope");
+        let mut peer = Peer::connect(&server.address(), &[]).await;
+        for go in 0..GOES {
+            let streams = (go * CALLS..(go + 1) * CALLS).map(|number| 2 * number + 1);
+            let (mut heads, mut bodies) = (Vec::new(), Vec::new());
+            for stream in streams {
+                put_frame(&mut heads, HEADERS, END_HEADERS, stream, &block);
+                put_frame(&mut bodies, DATA, END_STREAM, stream, &[0; 5]);
+            }
+            assert!(peer.send(&heads).await);
+            let answered = ((go + 1) * CALLS) as usize;
+            eventually("all are refused", async || (peer.heard.frames(HEADERS) >= answered).then_some(())).await;
+            assert!(peer.send(&bodies).await);
+        }
+        // What is said last has been read when the answer to this is there.
+        assert!(peer.send(&{ let mut ping = Vec::new(); put_frame(&mut ping, PING, 0, 0, &[7; 8]); ping }).await);
+        eventually("it answers", async || (peer.heard.frames(PING) > 0 || peer.heard.has_ended()).then_some(())).await;
+        assert!(!peer.heard.has_ended(), "{:?}", peer.heard.goodbye());
+        assert_eq!(peer.heard.frames(RST_STREAM), 0, "nothing that was said is an error");
     }
 
     async fn a_connection_that_says_nothing_is_closed(server: Server = |config| {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::Violations;
+use crate::rpc::admission::parse_network;
 
 const NAME_LIMIT: usize = 128;
 const DESCRIPTION_LIMIT: usize = 1_024;
@@ -190,21 +190,6 @@ impl KeyChange {
                 violations.require(parse_network(network).is_some(), &format!("{field}[{index}]"), what);
             }
         }
-    }
-}
-
-/// A network, or one address, as text.
-///
-/// Addresses of IPv4 that are written as IPv6 become what they are, so that a rule of either form covers both.
-pub fn parse_network(text: &str) -> Option<IpNet> {
-    let network: IpNet =
-        text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
-    match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
-            Some(v4) => IpNet::new(v4.into(), v6.prefix_len() - 96).ok().map(|network| network.trunc()),
-            None => Some(network.trunc()),
-        },
-        other => Some(other.trunc()),
     }
 }
 

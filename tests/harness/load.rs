@@ -152,11 +152,17 @@ fn note(told: &Mutex<Told>, took: Duration, number: usize, answer: Result<String
         }
         Err(status) => {
             let info = status.get_details_error_info();
-            let reason = info.map_or_else(|| status.message().to_owned(), |info| info.reason);
+            let reason = info.map_or_else(|| with_causes(&status), |info| info.reason);
             *told.refused.entry((format!("{:?}", status.code()), reason)).or_default() += 1;
             false
         }
     }
+}
+
+/// What a status says that comes from no server, and what it comes from.
+fn with_causes(status: &Status) -> String {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    causes.fold(status.message().to_owned(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// How often each event arrived, by its id.

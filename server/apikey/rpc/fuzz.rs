@@ -1,11 +1,11 @@
 //! Requests about keys.
 
 use super::{convert, pb};
-use crate::apikey::model::parse_network;
 use crate::apikey::policy::Policy;
 use crate::apikey::verify::Verification;
 use crate::fuzz::accepts;
 use crate::fuzz::wire::{choose, decode, decode_as};
+use crate::rpc::admission::parse_network;
 use crate::rpc::mask::{self, Mask};
 use crate::scope;
 

@@ -1,18 +1,19 @@
 //! What is kept in memory of a key, in as few bytes as there can be: a million keys are to fit.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::store::Kept;
 use crate::apikey::credits::lease::Lease;
 use crate::apikey::limit::Limits;
-use crate::apikey::model::{KeyKind, Rules, parse_network};
+use crate::apikey::model::{KeyKind, Rules};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind, Result};
 use crate::rpc::Principal;
+use crate::rpc::admission::parse_network;
 
 /// A key in memory.
 #[derive(Debug)]
@@ -38,6 +39,9 @@ pub struct Record {
     /// Most keys have no bounds.
     bounds: Option<Box<Bounds>>,
 }
+
+/// The network of no address from which anybody comes (RFC 4291, 2.5.2).
+const NOWHERE: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128));
 
 /// What bounds a key beside its scopes.
 #[derive(Debug)]
@@ -138,8 +142,10 @@ impl Bounds {
         if *rules == Rules::default() && credits.is_none() {
             return None;
         }
-        let networks =
-            |texts: &[String]| texts.iter().filter_map(|text| parse_network(text)).collect::<Box<[_]>>();
+        // What can not be read lets nobody in, and a list with it is none that lets everybody in.
+        let networks = |texts: &[String]| {
+            texts.iter().map(|text| parse_network(text).unwrap_or(NOWHERE)).collect::<Box<[_]>>()
+        };
         let same = before.map(|before| &before.limits).filter(|limits| limits.are(&rules.rate_limits));
         let limits = same.map_or_else(
             || Arc::new(Limits::new(&rules.rate_limits, before.map(|before| &*before.limits))),

@@ -261,7 +261,12 @@ fn typed(value: &str) -> &str {
 /// An address as it is known here; one that is none, as it was written.
 fn address(text: &str) -> String {
     let text = text.trim().trim_start_matches('<').trim_end_matches('>');
-    suppression::key(text).unwrap_or_else(|_| cut(&text.to_lowercase(), ADDRESS_LIMIT))
+    suppression::key(text).unwrap_or_else(|_| {
+        let mut text = cut(&text.to_lowercase(), ADDRESS_LIMIT);
+        // Not every character is one byte.
+        text.truncate(text.floor_char_boundary(ADDRESS_LIMIT));
+        text
+    })
 }
 
 fn cut(text: &str, limit: usize) -> String {

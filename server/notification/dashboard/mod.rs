@@ -164,10 +164,11 @@ impl Dashboard {
     async fn tick(&self, memory: &mut Memory, interval: Duration) -> Result<()> {
         let (now, numbers) = (self.parts.clock.now(), (self.parts.numbers)());
         let streams = numbers.streams;
-        if memory.written.as_ref().is_none_or(|(at, _)| now.since(*at) >= interval) {
+        let steady = self.parts.clock.steady();
+        if memory.written.as_ref().is_none_or(|(at, _)| steady.since(*at) >= interval) {
             let (_, before) = memory.written.take().unwrap_or_default();
             memory.own = numbers.since(&before);
-            memory.written = Some((now, numbers));
+            memory.written = Some((steady, numbers));
             if self.parts.db.is_shared() {
                 self.write_down(&memory.own, now).await?;
             }

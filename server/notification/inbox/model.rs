@@ -139,7 +139,9 @@ fn check_message(text: &str) -> Result<(), String> {
 /// What is wrong with it.
 pub fn check_url(url: &str) -> Result<(), String> {
     let path = url.starts_with('/') && !url.starts_with("//");
-    let host = url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+    // As it stands: a browser takes `https:/x` and `https:///x` for the host x.
+    let host = url.strip_prefix("https://").is_some_and(|rest| !rest.starts_with('/'))
+        && url::Url::parse(url).is_ok_and(|url| url.has_host());
     // A backslash is a slash to browsers, and a path that begins with two is another host.
     let clean =
         url.len() <= URL_LIMIT && !url.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\');

@@ -93,7 +93,7 @@ struct Here {
 
 impl Drop for Here {
     fn drop(&mut self) {
-        if self.presence.roster.leave(&self.user_id, self.presence.parts.clock.now()) {
+        if self.presence.roster.leave(&self.user_id, self.presence.parts.clock.steady()) {
             self.presence.wake.notify_one();
         }
     }
@@ -182,14 +182,14 @@ impl Presence {
                 // Another node is at it.
                 break;
             }
-            self.roster.adopt(&adopted, self.parts.clock.now());
+            self.roster.adopt(&adopted, self.parts.clock.steady());
         }
         self.announce_due().await
     }
 
     async fn write_all(&self) -> Result<()> {
         loop {
-            let changes = self.roster.take(self.parts.clock.now(), self.linger(), BATCH);
+            let changes = self.roster.take(self.parts.clock.steady(), self.linger(), BATCH);
             if changes.is_empty() {
                 return Ok(());
             }

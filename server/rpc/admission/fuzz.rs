@@ -70,7 +70,7 @@ pub fn networks(data: &[u8]) {
     }
     assert_eq!(networks.have_everything(), all.iter().any(|(_, _, length)| *length == 0));
     for word in words {
-        let of_keys = crate::apikey::model::parse_network(word).expect("a key's networks are the same");
+        let of_keys = super::networks::parse_network(word).expect("a key's networks are the same");
         assert_eq!(
             of_keys.contains(&given.to_canonical()),
             has(network(word).expect("it is one"), given.to_canonical())

@@ -19,7 +19,7 @@ pub mod quota;
 mod route;
 
 pub use load::{Class, Place};
-pub use networks::Networks;
+pub use networks::{Networks, parse_network};
 pub(super) use route::Admitted;
 
 use std::net::IpAddr;

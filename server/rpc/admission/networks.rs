@@ -42,17 +42,33 @@ impl Networks {
 }
 
 fn network(text: &str) -> Result<IpNet, String> {
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network: IpNet = network.map_err(|_| format!("{text:?} is no network such as 10.0.0.0/8"))?;
-    // Addresses are compared in the form that they really have, so that networks must be in it, too.
-    if let IpNet::V6(v6) = network
-        && v6.prefix_len() >= 96
-        && let Some(v4) = v6.addr().to_ipv4_mapped()
-        && let Ok(v4) = IpNet::new(v4.into(), v6.prefix_len() - 96)
-    {
-        return Ok(v4.trunc());
+    parse_network(text).ok_or_else(|| format!("{text:?} is no network such as 10.0.0.0/8"))
+}
+
+/// A network, or one address, as text.
+///
+/// The address is one of the standard library: `010.0.0.1` is 10 to some and 8 to others, and so it is none.  Addresses are
+/// compared in the form that they really have, so that those of IPv4 that are written as IPv6 become what they are.
+pub fn parse_network(text: &str) -> Option<IpNet> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let network = match length {
+        None => IpNet::from(address),
+        Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            IpNet::new(address, length.parse().ok()?).ok()?
+        }
+        Some(_) => return None,
+    };
+    match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+            Some(v4) => IpNet::new(v4.into(), v6.prefix_len() - 96).ok().map(|network| network.trunc()),
+            None => Some(network.trunc()),
+        },
+        other => Some(other.trunc()),
     }
-    Ok(network.trunc())
 }
 
 #[cfg(test)]
@@ -72,7 +88,17 @@ mod tests {
         assert!(
             Networks::parse("").unwrap().is_empty() && Networks::parse("::/0").unwrap().have_everything()
         );
-        for bad in ["10.0.0.0/33", "10.0.0", "example.com", "10.0.0.0/8;10.0.0.1", "::1%eth0"] {
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0",
+            "0.0.0.00/0",
+            "010.0.0.1",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "example.com",
+            "10.0.0.0/8;10.0.0.1",
+            "::1%eth0",
+        ] {
             assert!(Networks::parse(bad).is_err(), "{bad}");
         }
         assert!(Networks::parse(&"10.0.0.1,".repeat(257)).is_err());
