@@ -246,7 +246,7 @@ impl<C: Channel> Engine<C> {
         let shared = &self.0;
         let (table, now) = (shared.channel.table(), shared.clock.now());
         // The clock may have been set back while no process was there to see it.
-        set_back::bring_forward(&shared.db, table, now).await?;
+        set_back::store::bring_forward(&shared.db, table, now).await?;
         if !shared.db.is_shared() && !failpoint::bug("recovery_forgotten") {
             let recovered = store::recover_all(&shared.db, table, now).await?;
             if recovered > 0 {

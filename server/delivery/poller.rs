@@ -96,7 +96,7 @@ impl Strays {
 async fn after_set_back<C: Channel>(shared: &Arc<Shared<C>>, back: Duration) -> Result<()> {
     let table = shared.channel.table();
     shared.blocks.clear();
-    let moved = set_back::bring_forward(&shared.db, table, shared.clock.now()).await?;
+    let moved = set_back::store::bring_forward(&shared.db, table, shared.clock.now()).await?;
     tracing::warn!(channel = table.channel(), ?back, moved, "the clock was set back");
     Ok(())
 }

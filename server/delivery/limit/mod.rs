@@ -33,14 +33,17 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The usage at this time: nothing once the window has ended.  One that has yet to begin is of a clock that was set back:
-    /// it begins now, and what was used of it stays used.
+    /// The usage at this time: nothing once the window has ended.  One that begins more than a window from now is of a clock that
+    /// was set back: it begins now, and what was used of it stays used.  A little in the future is what somebody sees who looked
+    /// at the time before another one began the window.
     #[must_use]
     pub fn at(self, now: Timestamp) -> Self {
         if now >= self.window_start + self.window {
             Self { window_start: now, used: 0, ..self }
+        } else if self.window_start > now + self.window {
+            Self { window_start: now, ..self }
         } else {
-            Self { window_start: self.window_start.min(now), ..self }
+            self
         }
     }
 
@@ -60,6 +63,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_window_of_a_clock_that_was_set_back_begins_now_and_what_is_used_stays_used() {
+        let (window, now) = (Duration::from_secs(3_600), Timestamp::from_micros(1_000_000_000_000));
+        let usage = |window_start| Usage { window_start, used: 3, window };
+        let day = Duration::from_secs(86_400);
+        assert_eq!(usage(now + day).at(now), usage(now));
+        for start in [now, now + Duration::from_secs(1), now + window] {
+            assert_eq!(usage(start).at(now), usage(start), "somebody else was a moment later");
+        }
+        assert_eq!(usage(now).at(now + window), Usage { used: 0, ..usage(now + window) });
+    }
 
     proptest! {
         #[test]
