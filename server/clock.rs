@@ -4,8 +4,8 @@
 //! instead of waiting.
 //!
 //! There are two times.  [`Clock::now`] is the time of day: what is written down, and what tokens, schedules and retries are
-//! judged by.  Somebody may set it, back too.  [`Clock::steady`] only ever passes: limits that are counted in memory, and
-//! breakers, go by it, so that setting the clock neither gives a quota back nor keeps anybody waiting.  The difference of both
+//! judged by.  Somebody may set it, back too.  [`Clock::steady`] only ever passes: limits that are counted in memory, the
+//! breakers of mail servers and presence go by it, so that setting the clock neither gives a quota back nor keeps anybody waiting.  The difference of both
 //! changes when the clock is set; the engine looks for that ([`crate::delivery`]).
 
 use std::fmt;

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Buf, Frame, SizeHint};
+use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 use tonic::Status;
 
@@ -23,6 +24,8 @@ use crate::error::{Error, Kind};
 const UNWANTED: usize = 64 * 1024;
 /// How long that may take.
 const UNWANTED_FOR: Duration = Duration::from_secs(5);
+/// How many are waited for at a time: whoever opens streams by the thousand and says nothing on them has the others reset.
+static WAITING: Semaphore = Semaphore::const_new(4_096);
 
 /// A body that fails when it is not all there in time.
 pub struct Timely<B: Unwanted> {
@@ -52,8 +55,12 @@ impl<B: Unwanted> Drop for Timely<B> {
         // Most of the time it has come meanwhile.
         if Pin::new(&mut rest).poll(&mut Context::from_waker(Waker::noop())).is_pending()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && let Ok(permit) = WAITING.try_acquire()
         {
-            runtime.spawn(tokio::time::timeout(UNWANTED_FOR, rest));
+            runtime.spawn(async move {
+                let _ = tokio::time::timeout(UNWANTED_FOR, rest).await;
+                drop(permit);
+            });
         }
     }
 }
