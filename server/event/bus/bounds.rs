@@ -58,6 +58,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
     use crate::db::Target;
 
@@ -70,10 +72,13 @@ mod tests {
         let shared = Shared::new(db.clone());
         let first = shared.read().await.unwrap();
         assert_eq!(first, Bounds { epoch: 7, start: 0, head: 0 });
-        let all = futures_util::future::join_all((0..100).map(|_| shared.read())).await;
-        assert!(all.into_iter().all(|bounds| bounds.unwrap() == first));
-        // The first one begins at once; the others asked after that, and share the next.
-        assert_eq!(shared.begun.load(Ordering::SeqCst), 3);
+        // A read that is under way: it began before the hundred asked, and answers none of them.
+        let under_way = shared.last.lock().await;
+        let mut all = pin!(futures_util::future::join_all((0..100).map(|_| shared.read())));
+        assert!(futures_util::poll!(&mut all).is_pending());
+        drop(under_way);
+        assert!(all.await.into_iter().all(|bounds| bounds.unwrap() == first));
+        assert_eq!(shared.begun.load(Ordering::SeqCst), 2);
         db.transaction(|conn| Box::pin(async move { log::move_start(conn, 5).await })).await.unwrap();
         assert_eq!(shared.read().await.unwrap().start, 5);
     }
