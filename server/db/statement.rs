@@ -8,7 +8,7 @@
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
-use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, SmallInt, Text, Untyped};
+use diesel::sql_types::{Array, BigInt, Binary, Bool, Integer, Nullable, SmallInt, Text, Untyped};
 use diesel::sqlite::Sqlite;
 
 use super::types::sql::Instant;
@@ -18,8 +18,11 @@ use crate::clock::Timestamp;
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is named after the column type that it binds")]
 pub enum Bind<'a> {
+    Bool(bool),
+    Bools(Vec<bool>),
     BigInt(i64),
     SmallInt(i16),
+    SmallInts(Vec<i16>),
     Instant(Timestamp),
     Integer(i32),
     NullableInteger(Option<i32>),
@@ -59,8 +62,11 @@ impl QueryFragment<Pg> for Statement<'_> {
         pass.push_sql(parts.next().unwrap_or_default());
         for (bind, part) in self.binds.iter().zip(parts) {
             match bind {
+                Bind::Bool(v) => pass.push_bind_param::<Bool, _>(v)?,
                 Bind::BigInt(v) => pass.push_bind_param::<BigInt, _>(v)?,
+                Bind::Bools(v) => pass.push_bind_param::<Array<Bool>, _>(v)?,
                 Bind::SmallInt(v) => pass.push_bind_param::<SmallInt, _>(v)?,
+                Bind::SmallInts(v) => pass.push_bind_param::<Array<SmallInt>, _>(v)?,
                 Bind::Instant(v) => pass.push_bind_param::<Instant, _>(v)?,
                 Bind::Integer(v) => pass.push_bind_param::<Integer, _>(v)?,
                 Bind::NullableInteger(v) => pass.push_bind_param::<Nullable<Integer>, _>(v)?,
@@ -90,6 +96,7 @@ impl QueryFragment<Sqlite> for Statement<'_> {
         pass.push_sql(parts.next().unwrap_or_default());
         for (bind, part) in self.binds.iter().zip(parts) {
             match bind {
+                Bind::Bool(v) => pass.push_bind_param::<Bool, _>(v)?,
                 Bind::BigInt(v) => pass.push_bind_param::<BigInt, _>(v)?,
                 Bind::SmallInt(v) => pass.push_bind_param::<SmallInt, _>(v)?,
                 Bind::Instant(v) => pass.push_bind_param::<Instant, _>(v)?,

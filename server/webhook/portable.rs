@@ -73,7 +73,10 @@ impl Portable for WebhookService {
         async move {
             let all = store::all(conn).await?;
             all.into_iter()
-                .map(|(webhook, secret, key)| self.shown(webhook, &secret, key.as_deref()))
+                .map(|mut kept| {
+                    let (secret, key) = (std::mem::take(&mut kept.sealed), kept.client_key.take());
+                    self.shown(kept.into_webhook(), &secret, key.as_deref())
+                })
                 .collect()
         }
         .boxed()

@@ -86,14 +86,38 @@ impl From<WebhookRow> for Webhook {
     }
 }
 
-/// All endpoints with their sealed secrets and private keys, by age.
-pub(super) async fn all(conn: &mut Conn) -> Result<Vec<(Webhook, Vec<u8>, Option<Vec<u8>>)>> {
+/// An endpoint as it is kept, with its sealed secret and private key.
+pub(super) struct Kept {
+    row: WebhookRow,
+    pub sealed: Vec<u8>,
+    pub client_key: Option<Vec<u8>>,
+}
+
+impl Kept {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.row.id
+    }
+
+    /// Its version.
+    pub fn version(&self) -> i64 {
+        self.row.version
+    }
+
+    /// The endpoint.
+    pub fn into_webhook(self) -> Webhook {
+        self.row.into()
+    }
+}
+
+/// All endpoints, by age.
+pub(super) async fn all(conn: &mut Conn) -> Result<Vec<Kept>> {
     let rows: Vec<(WebhookRow, Vec<u8>, Option<Vec<u8>>)> = on!(conn, |c| webhooks::table
         .order(webhooks::id)
         .select((WebhookRow::as_select(), webhooks::secret, webhooks::client_key))
         .load(c)
         .await)?;
-    Ok(rows.into_iter().map(|(row, secret, client_key)| (row.into(), secret, client_key)).collect())
+    Ok(rows.into_iter().map(|(row, sealed, client_key)| Kept { row, sealed, client_key }).collect())
 }
 
 /// Endpoints after an id.

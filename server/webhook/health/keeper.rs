@@ -30,6 +30,8 @@ use crate::webhook::store as webhooks;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How many endpoints are decided about in one transaction.
 const BATCH: usize = 100;
+/// How many records are written at a time.
+const WRITTEN: usize = 1_000;
 
 /// Keeps the health of endpoints.
 pub struct Keeper {
@@ -155,11 +157,17 @@ impl Keeper {
 }
 
 async fn write(conn: &mut Conn, noted: &[(Noted, Arc<Pulse>)]) -> Result<()> {
-    for (noted, pulse) in noted {
-        if let Some(mut record) = store::hold(conn, pulse.id()).await? {
-            record.add(noted);
-            store::put(conn, pulse.id(), record).await?;
+    for noted in noted.chunks(WRITTEN) {
+        let ids = noted.iter().map(|(_, pulse)| pulse.id().to_string()).collect();
+        let mut records = store::hold(conn, ids).await?;
+        let noted: HashMap<&str, &Noted> =
+            noted.iter().map(|(noted, pulse)| (&**pulse.id(), noted)).collect();
+        for (id, record) in &mut records {
+            if let Some(noted) = noted.get(id.as_str()) {
+                record.add(noted);
+            }
         }
+        store::put(conn, records).await?;
     }
     Ok(())
 }
@@ -172,9 +180,8 @@ async fn act(
     thresholds: &Thresholds,
     now: Timestamp,
 ) -> Result<Vec<(Webhook, Webhook)>> {
-    let mut disabled = Vec::new();
-    for id in ids {
-        let Some(mut record) = store::hold(conn, &id).await? else { continue };
+    let (mut disabled, mut decided) = (Vec::new(), Vec::new());
+    for (id, mut record) in store::hold(conn, ids).await? {
         let mut webhook = webhooks::find(conn, &id).await?;
         if !webhook.active {
             continue;
@@ -203,7 +210,8 @@ async fn act(
             }
         };
         store::keep_notice(conn, &notice).await?;
-        store::put(conn, &id, record).await?;
+        decided.push((id, record));
     }
+    store::put(conn, decided).await?;
     Ok(disabled)
 }

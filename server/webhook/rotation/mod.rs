@@ -93,6 +93,7 @@ pub async fn forget_ended(db: &Db, now: Timestamp) -> Result<()> {
 }
 
 /// A secret that was replaced and has not ended.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct FormerSecret {
     /// The endpoint's version that it belonged to.
     pub version: i64,

@@ -84,9 +84,8 @@ impl Tally {
         rows.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         let rows = Arc::new(rows);
         let written = Arc::clone(&rows);
-        let done = db
-            .transaction(move |conn| Box::pin(async move { store::add(conn, &written, false).await }))
-            .await;
+        let done =
+            db.transaction(move |conn| Box::pin(async move { store::add(conn, written, false).await })).await;
         if done.is_err() {
             for (cell, count) in rows.iter() {
                 self.add(cell.clone(), *count);
