@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use prost::Message;
 use switchboard_client::event::v1::ListEventTypesRequest;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::say;
@@ -82,7 +82,7 @@ async fn crowd(
         tasks.spawn(one(caller, Arc::clone(&met), number as u32));
     }
     tokio::time::sleep(LEAD).await;
-    let probes = Probes::start(stage.server.address(), events, &met).await?;
+    let probes = Probes::start(stage.server.address(), events, &met)?;
     let (begin, done, refused) = (Instant::now(), load(&met.done), load(&met.refused));
     tokio::time::sleep(time).await;
     let seconds = begin.elapsed().as_secs_f64();
@@ -152,55 +152,66 @@ async fn one(mut caller: PublishCaller, met: Arc<Met>, number: u32) {
     }
 }
 
-/// Those who are timed.
-struct Probes {
-    refusals: JoinHandle<Result<Vec<Duration>>>,
-    administrator: JoinHandle<Result<Vec<Duration>>>,
-    health: JoinHandle<Result<Vec<Duration>>>,
+/// What callers met who are timed.
+struct Timed {
+    refusals: Vec<Duration>,
+    administrator: Vec<Duration>,
+    health: Vec<Duration>,
 }
 
+/// Those who are timed: on a thread of their own, since on the crowd's they would wait for the crowd's turns.
+struct Probes(std::thread::JoinHandle<Result<Timed>>);
+
 impl Probes {
-    async fn start(address: &str, events: &Events, met: &Arc<Met>) -> Result<Self> {
-        let mut channels = connections(address, 1).await?;
-        channels.extend(connections(address, 1).await?);
-        channels.extend(connections(address, 1).await?);
-        let publisher = PublishCaller::new(channels[0].clone(), events)?;
-        let refusals = tokio::spawn(repeat(Arc::clone(met), move || {
-            let mut publisher = publisher.clone();
-            async move {
-                let answer = publisher.client.publish_event(publisher.events.next(UNWANTED)).await;
-                // Now and then there is a place.
-                Ok(answer.is_err_and(|status| is_refusal(&status)))
-            }
-        }));
-        let types = client(channels[1].clone())?.events();
-        let administrator = tokio::spawn(repeat(Arc::clone(met), move || {
-            let mut types = types.clone();
-            async move {
-                types.list_event_types(ListEventTypesRequest::default()).await.context("ListEventTypes")?;
-                Ok(true)
-            }
-        }));
-        let channel = channels[2].clone();
-        let health = tokio::spawn(repeat(Arc::clone(met), move || {
-            let mut caller = HealthCaller::new(channel.clone());
-            async move { caller.call().await.map(|()| true) }
-        }));
-        Ok(Self { refusals, administrator, health })
+    fn start(address: &str, events: &Events, met: &Arc<Met>) -> Result<Self> {
+        let (address, events, met) = (address.to_owned(), events.clone(), Arc::clone(met));
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
+        let probe = move || runtime.block_on(probe(&address, &events, met));
+        Ok(Self(std::thread::Builder::new().name("probes".to_owned()).spawn(probe).context("a thread")?))
     }
 
     async fn end(self) -> Result<Vec<Figure>> {
-        let mut figures = Vec::new();
-        for (name, probe) in [
-            ("refusal p99 ms", self.refusals),
-            ("administrator p99 ms", self.administrator),
-            ("health p99 ms", self.health),
-        ] {
-            let mut times = probe.await.context("a caller that is timed")??;
-            figures.push(Figure::spread(name, quantile(&mut times, 0.99)));
-        }
-        Ok(figures)
+        let timed = tokio::task::spawn_blocking(move || self.0.join()).await.context("the timed callers")?;
+        let timed = timed.map_err(|_| "a caller that is timed panicked")??;
+        let named = [
+            ("refusal p99 ms", timed.refusals),
+            ("administrator p99 ms", timed.administrator),
+            ("health p99 ms", timed.health),
+        ];
+        // Of what nobody met there is no time.
+        let met = named.into_iter().filter(|(_, times)| !times.is_empty());
+        Ok(met.map(|(name, mut times)| Figure::spread(name, quantile(&mut times, 0.99))).collect())
     }
+}
+
+async fn probe(address: &str, events: &Events, met: Arc<Met>) -> Result<Timed> {
+    let mut channels = connections(address, 1).await?;
+    channels.extend(connections(address, 1).await?);
+    channels.extend(connections(address, 1).await?);
+    let publisher = PublishCaller::new(channels[0].clone(), events)?;
+    let refusals = repeat(Arc::clone(&met), || {
+        let mut publisher = publisher.clone();
+        async move {
+            let answer = publisher.client.publish_event(publisher.events.next(UNWANTED)).await;
+            // Now and then there is a place.
+            Ok(answer.is_err_and(|status| is_refusal(&status)))
+        }
+    });
+    let types = client(channels[1].clone())?.events();
+    let administrator = repeat(Arc::clone(&met), || {
+        let mut types = types.clone();
+        async move {
+            types.list_event_types(ListEventTypesRequest::default()).await.context("ListEventTypes")?;
+            Ok(true)
+        }
+    });
+    let health = repeat(Arc::clone(&met), || {
+        let mut caller = HealthCaller::new(channels[2].clone());
+        async move { caller.call().await.map(|()| true) }
+    });
+    let (refusals, administrator, health) = tokio::try_join!(refusals, administrator, health)?;
+    Ok(Timed { refusals, administrator, health })
 }
 
 /// Calls until the crowd ends; the times of the calls that count.
