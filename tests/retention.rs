@@ -83,6 +83,11 @@ async fn goes(server: &Server, event_id: &str) {
     eventually("the event goes", async || (!is_kept(server, event_id).await).then_some(())).await;
 }
 
+/// Has nothing follow from an endpoint that fails: days pass here in a moment, and it would be told of and disabled in the midst.
+async fn let_fail(server: &Server) {
+    set(&server.client, json!({"webhook.disable_after_days": 0, "webhook.failing_after_hours": 0})).await;
+}
+
 async fn none_to(server: &Server, webhook_id: &str) {
     eventually("its deliveries go", async || all_to(server, webhook_id).await.is_empty().then_some(())).await;
 }
@@ -95,6 +100,7 @@ pub fn with_file(to: &str, content: &[u8]) -> switchboard_client::email::v1::Sen
 on_both! {
     async fn what_has_ended_goes_and_what_has_not_stays_with_its_payload(server: Server) {
         let receiver = Receiver::start().await;
+        let_fail(&server).await;
         receiver.respond_with("/down", Behaviour::Status(503));
         let (well, _) = server.webhook(&receiver.url("/well"), &["*"]).await;
         let (down, _) = server.webhook(&receiver.url("/down"), &["waits"]).await;
@@ -195,6 +201,7 @@ on_both! {
 
     async fn a_cursor_before_the_beginning_of_the_log_is_told_so(server: Server) {
         let receiver = Receiver::start().await;
+        let_fail(&server).await;
         receiver.respond_with("/", Behaviour::Status(503));
         server.webhook(&receiver.url("/"), &["waits"]).await;
         let waits = server.publish("waits", r#"{"n":1}"#).await;
@@ -299,6 +306,7 @@ fn of_day(server: &Server, table: &str, days: u32) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_are_made_ahead_and_a_day_goes_at_once_unless_something_needs_it() {
     let server = Server::start(Backend::Postgres).await;
+    let_fail(&server).await;
     let receiver = Receiver::start().await;
     receiver.respond_with("/down", Behaviour::Status(503));
     let (well, _) = server.webhook(&receiver.url("/well"), &["*"]).await;
