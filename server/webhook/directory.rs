@@ -164,7 +164,7 @@ impl Directory {
                     client_key: kept.client_key.take(),
                     former: former.remove(kept.id()).unwrap_or_default(),
                 };
-                // One of ten thousand has changed: to open the secrets of all takes a tenth of a second.
+                // Mostly one has changed, and the secrets of all the others need not be opened again.
                 match known.by_id.get(kept.id()).filter(|known| known.source == source) {
                     Some(known) => Some(Arc::clone(known)),
                     None => self.ready(&kept.into_webhook(), source),

@@ -34,8 +34,7 @@ macro_rules! add_sql {
 
 /// Adds counts to their rows, of minutes or of hours; each cell is there once.
 ///
-/// A hundred endpoints have a thousand cells a second: as statements of their own they would take more of both processors than
-/// the requests that they count.
+/// A hundred busy endpoints may have a thousand cells a second, which are too many to be statements of their own.
 pub(super) async fn add(conn: &mut Conn, rows: Arc<Vec<(Cell, Count)>>, hourly: bool) -> Result<()> {
     match conn {
         Conn::Postgres(handle) => {
