@@ -17,10 +17,11 @@ use tonic::{Code, Status};
 use super::say;
 use crate::client::{Events, HealthCaller, PublishCaller, UNWANTED, callers, client, connections};
 use crate::error::{Context, Result};
-use crate::load::{Caller, measured};
+use crate::load::{Caller, WARM_UP, closed_loop};
 use crate::report::{Figure, Report};
 use crate::stage::Stage;
 use crate::stats::quantile;
+use crate::usage::Usage;
 
 const PEAK_CALLERS: usize = 256;
 /// As the setting `server.max_calls_under_way` is when nothing is set.
@@ -32,6 +33,8 @@ const PER_CONNECTION: usize = 1_000;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long a crowd has been there when the measurement begins.
 const LEAD: Duration = Duration::from_secs(10);
+/// After a crowd: as long as the server gives appointments ahead, which nobody else gets meanwhile.
+const GONE: Duration = Duration::from_secs(60);
 /// Between two calls of those who are timed.
 const PROBE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -50,12 +53,21 @@ pub async fn measure(stage: &Stage<'_>, time: Duration, report: &mut Report) -> 
     say("overload, the peak");
     let address = stage.server.address();
     let makers = callers(address, PEAK_CALLERS, |channel| PublishCaller::new(channel, &events)).await?;
-    let (_, mut calls) = measured(makers, time).await?;
+    let (makers, _) = closed_loop(makers, WARM_UP).await?;
+    let usage = Usage::now(&stage.processes());
+    let (_, mut calls) = closed_loop(makers, time).await?;
+    let (spent, all) = (usage.spent(&stage.processes()), calls.latencies.len());
     let peak = calls.per_second;
-    let figures =
-        [Figure::spread("events/s", peak), Figure::spread("p99 ms", quantile(&mut calls.latencies, 0.99))];
+    let mut figures = vec![
+        Figure::spread("events/s", peak),
+        Figure::spread("p99 ms", quantile(&mut calls.latencies, 0.99)),
+    ];
+    figures.extend(stage.costs(spent, all));
     report.add("overload", &format!("the peak, {PEAK_CALLERS} callers"), stage.backend.name(), &figures);
-    for times in TIMES {
+    for (number, times) in TIMES.into_iter().enumerate() {
+        if number > 0 {
+            tokio::time::sleep(GONE).await;
+        }
         say(&format!("overload, {times} times"));
         let figures = crowd(stage, &events, times * PLACES, peak, time).await?;
         let case = format!("{} callers", times * PLACES);
@@ -84,9 +96,11 @@ async fn crowd(
     tokio::time::sleep(LEAD).await;
     let probes = Probes::start(stage.server.address(), events, &met)?;
     let (begin, done, refused) = (Instant::now(), load(&met.done), load(&met.refused));
+    let usage = Usage::now(&stage.processes());
     tokio::time::sleep(time).await;
-    let seconds = begin.elapsed().as_secs_f64();
-    let rate = (load(&met.done) - done) as f64 / seconds;
+    let (seconds, spent) = (begin.elapsed().as_secs_f64(), usage.spent(&stage.processes()));
+    let done = load(&met.done) - done;
+    let rate = done as f64 / seconds;
     let refusals = (load(&met.refused) - refused) as f64 / seconds;
     met.stop.store(true, Ordering::Relaxed);
     let mut figures = vec![
@@ -97,6 +111,7 @@ async fn crowd(
     figures.extend(probes.end().await?);
     tasks.shutdown().await;
     figures.push(Figure::spread("failed", load(&met.failed) as f64));
+    figures.extend(stage.costs(spent, done as usize));
     Ok(figures)
 }
 

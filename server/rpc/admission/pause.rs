@@ -1,9 +1,9 @@
 //! When those who are refused are told to come back.
 //!
-//! Whoever is refused comes again, and a refusal costs something too: were everybody to come back after a second, a crowd of a
-//! hundred thousand would have the server do little but refuse.  So they are told to come back no faster than there may be room:
-//! the pause grows while more are refused in a second than half of what is done in one, and shrinks when fewer are.  Each is told
-//! something else, up to half as much again, so that those who were refused together do not return together.
+//! Whoever is refused comes again, and a refusal costs something too, about a third of what a publish does: were everybody to come
+//! back after a second, a crowd of a hundred thousand would have the server do little but refuse.  So each is given an
+//! appointment, and there are only so many of them in a second, a part of what is done in one.  A crowd of any size comes back one
+//! after the other then, from the first moment on.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,25 +13,30 @@ use crate::clock::Stopwatch;
 /// The least: by then what was under way is done.
 pub(super) const SHORTEST: Duration = Duration::from_secs(1);
 /// Whoever is told more than this may as well give up.
-pub(super) const LONGEST: Duration = Duration::from_secs(30);
-/// How often the pause is reckoned anew, in microseconds.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+/// How often it is reckoned anew how much is done, in microseconds.
 const WINDOW: u64 = 500_000;
-/// So many refusals in a second cost nothing worth mentioning, whatever is done beside them.
-const CHEAP: f64 = 200.0;
-/// Between two who are refused one after the other: the golden section, which spreads any number of them evenly.
+/// Appointments for each call that is done: refusing those who keep them costs a thirtieth of the server's time.
+const PART: f64 = 0.1;
+/// Appointments in a second at the least: so many refusals cost nothing worth mentioning, and a server that has been idle
+/// until now does not know yet what it can do.
+const FEWEST: f64 = 1_000.0;
+/// Between two who are refused one after the other while there is no appointment: the golden section, which spreads any number of
+/// them evenly.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Reckons the pause from what is refused and what is done.
+/// Gives appointments.
 #[derive(Debug)]
 pub(super) struct Pause {
     began: Stopwatch,
     /// When it was last reckoned, in microseconds since the beginning.
     reckoned: AtomicU64,
-    refused: AtomicU64,
     done: AtomicU64,
-    /// In microseconds.
-    pause: AtomicU64,
-    /// How many have been refused since the beginning.
+    /// The time between two appointments, in microseconds.
+    gap: AtomicU64,
+    /// The next appointment, in microseconds since the beginning.
+    next: AtomicU64,
+    /// How many found no appointment.
     number: AtomicU64,
 }
 
@@ -40,9 +45,9 @@ impl Default for Pause {
         Self {
             began: Stopwatch::start(),
             reckoned: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            pause: AtomicU64::new(SHORTEST.as_micros() as u64),
+            gap: AtomicU64::new(gap(0, Duration::from_secs(1))),
+            next: AtomicU64::new(0),
             number: AtomicU64::new(0),
         }
     }
@@ -56,10 +61,22 @@ impl Pause {
 
     /// A call is refused; answers when it may come again.
     pub fn refused(&self) -> Duration {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        self.reckon(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX));
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        spread(Duration::from_micros(self.pause.load(Ordering::Relaxed)), number)
+        self.refused_at(u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn refused_at(&self, now: u64) -> Duration {
+        self.reckon(now);
+        let (first, last) = (now.saturating_add(micros(SHORTEST)), now.saturating_add(micros(LONGEST)));
+        let gap = self.gap.load(Ordering::Relaxed);
+        let given = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            let given = next.max(first);
+            (given <= last).then(|| given.saturating_add(gap))
+        });
+        match given {
+            Ok(next) => Duration::from_micros(next.max(first) - now),
+            // All are given: somewhere in the later half of the time, so that they do not come together.
+            Err(_) => later(self.number.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     fn reckon(&self, now: u64) {
@@ -72,73 +89,87 @@ impl Pause {
         {
             return;
         }
-        let (refused, done) = (self.refused.swap(0, Ordering::Relaxed), self.done.swap(0, Ordering::Relaxed));
-        let pause = Duration::from_micros(self.pause.load(Ordering::Relaxed));
-        let pause = next(pause, refused, done, Duration::from_micros(passed));
-        self.pause.store(pause.as_micros() as u64, Ordering::Relaxed);
+        let done = self.done.swap(0, Ordering::Relaxed);
+        self.gap.store(gap(done, Duration::from_micros(passed)), Ordering::Relaxed);
     }
 }
 
-/// The next pause after a time in which so many were refused and so many calls done.
-fn next(pause: Duration, refused: u64, done: u64, passed: Duration) -> Duration {
-    let seconds = passed.as_secs_f64().max(f64::MIN_POSITIVE);
-    let (refused, done) = (refused as f64 / seconds, done as f64 / seconds);
-    // Who came was told the pause before or an older one: it changes by no more than half of itself or as much again.
-    let ratio = (refused / (done / 2.0).max(CHEAP)).clamp(0.5, 2.0);
-    pause.mul_f64(ratio).clamp(SHORTEST, LONGEST)
+fn micros(time: Duration) -> u64 {
+    time.as_micros() as u64
 }
 
-/// The pause of the one with this number: up to half as much again.
-fn spread(pause: Duration, number: u64) -> Duration {
+/// The time between two appointments after a time in which so many calls were done, in microseconds.
+fn gap(done: u64, passed: Duration) -> u64 {
+    let rate = done as f64 * PART / passed.as_secs_f64().max(f64::MIN_POSITIVE);
+    ((1_000_000.0 / rate.max(FEWEST)) as u64).max(1)
+}
+
+/// What the one with this number is told who found no appointment.
+fn later(number: u64) -> Duration {
     let place = (number.wrapping_mul(STEP) >> 11) as f64 / (1_u64 << 53) as f64;
-    pause.mul_f64(1.0 + place / 2.0)
+    LONGEST.mul_f64((1.0 + place) / 2.0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
-        /// A crowd of which everybody comes back when they were told, at a server that does so much a second.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// A crowd that comes all at once, and of which everybody comes back when they were told and is refused again, at a server
+        /// that does so much a second.
         #[test]
-        fn a_crowd_comes_back_about_half_as_fast_as_calls_are_done(crowd in 100..200_000_u32, done in 100..20_000_u64) {
-            let mut pause = SHORTEST;
-            let mut refused = 0.0;
-            for _ in 0..200 {
-                refused = f64::from(crowd) / pause.as_secs_f64();
-                pause = next(pause, (refused / 2.0) as u64, done / 2, Duration::from_millis(500));
+        fn a_crowd_comes_back_as_fast_as_there_are_appointments(crowd in 1..20_000_u64, done in 0..50_000_u64) {
+            let pause = Pause::default();
+            let mut due = BTreeMap::from([(0, crowd)]);
+            let (mut came, mut counted) = (BTreeMap::<u64, u64>::new(), 0);
+            while let Some((now, number)) = due.pop_first().filter(|(now, _)| *now < 10_000_000) {
+                pause.done.fetch_add(done * (now - counted) / 1_000_000, Ordering::Relaxed);
+                counted = now;
+                for _ in 0..number {
+                    *due.entry(now + micros(pause.refused_at(now))).or_default() += 1;
+                }
+                *came.entry(now / 1_000_000).or_default() += number;
             }
-            let wanted = (done as f64 / 2.0).max(CHEAP);
-            prop_assert!(refused <= wanted * 1.1 || pause == LONGEST, "{refused} of {wanted}, {pause:?}");
-            prop_assert!(refused >= wanted * 0.9 || pause == SHORTEST, "{refused} of {wanted}, {pause:?}");
+            let most = (done as f64 * PART).max(FEWEST);
+            for (second, number) in came.into_iter().filter(|(second, _)| *second > 0) {
+                prop_assert!(number as f64 <= most * 1.1 + 2.0, "{number} of {most} in second {second}");
+                let least = if crowd < 2_000 { 0.0 } else { FEWEST * 0.9 };
+                prop_assert!(number as f64 >= least, "only {number} in second {second}");
+            }
         }
 
         #[test]
-        fn it_stays_within_its_bounds(refused in any::<u32>(), done in any::<u32>(), micros in 1..u64::from(u32::MAX), before in 1..30_u64) {
-            let pause = next(Duration::from_secs(before), refused.into(), done.into(), Duration::from_micros(micros));
-            prop_assert!((SHORTEST..=LONGEST).contains(&pause));
-            prop_assert!(pause <= Duration::from_secs(before * 2));
+        fn nobody_is_told_to_come_at_once_or_never(crowd in 1..100_000_u64, done in any::<u32>(), now in any::<u32>()) {
+            let pause = Pause::default();
+            pause.done.store(done.into(), Ordering::Relaxed);
+            for _ in 0..crowd {
+                let told = pause.refused_at(now.into());
+                prop_assert!((SHORTEST..=LONGEST).contains(&told), "{told:?}");
+            }
         }
     }
 
     #[test]
-    fn nobody_comes_back_together() {
-        let mut told: Vec<Duration> =
-            (0..1_000).map(|number| spread(Duration::from_secs(4), number)).collect();
-        told.sort_unstable();
-        assert!(told[0] >= Duration::from_secs(4) && told[999] <= Duration::from_secs(6));
-        assert!(told.windows(2).all(|pair| pair[1] - pair[0] < Duration::from_millis(10)), "evenly");
+    fn who_finds_no_appointment_does_not_come_back_with_others() {
+        let pause = Pause::default();
+        let mut told: Vec<Duration> = (0..70_000).map(|_| pause.refused_at(0)).collect();
+        let mut late = told.split_off(60_000);
+        late.sort_unstable();
+        assert!(late[0] < Duration::from_secs(31) && *late.last().unwrap() > Duration::from_secs(59));
+        assert!(late.windows(2).all(|pair| pair[1] - pair[0] < Duration::from_millis(20)), "evenly");
     }
 
     #[test]
     fn quiet_makes_it_short_again() {
         let pause = Pause::default();
-        pause.pause.store(30_000_000, Ordering::Relaxed);
-        for window in 1..=10 {
-            pause.reckon(window * WINDOW);
-        }
-        assert_eq!(pause.pause.load(Ordering::Relaxed), SHORTEST.as_micros() as u64);
+        let told = (0..=50_000).map(|_| pause.refused_at(0)).max();
+        assert!(told > Some(Duration::from_secs(50)), "{told:?}");
+        assert_eq!(pause.refused_at(60_000_000), SHORTEST);
     }
 }
