@@ -37,9 +37,9 @@ pub trait Channel: Send + Sync + 'static {
     /// Makes one attempt.  It must end by itself: the engine sets no deadline.
     fn attempt(&self, job: &Leased<Self::Payload>) -> impl Future<Output = Attempt> + Send;
 
-    /// How deliveries of a lane share an attempt; `None` for one attempt each.
-    fn batching(&self, _lane: &str) -> Option<Batching> {
-        None
+    /// How deliveries of a lane go out now.  Asked before each attempt.
+    fn dispatch(&self, _lane: &str) -> Dispatch {
+        Dispatch::default()
     }
 
     /// What a delivery weighs in a batch, in bytes.
@@ -115,6 +115,21 @@ pub struct Leased<P> {
     pub ordering_key: Option<Arc<str>>,
     /// What the channel needs.
     pub payload: P,
+}
+
+/// How deliveries of a lane go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dispatch {
+    /// Attempts at a time, one at least, if that is less than [`Limits::concurrency`].
+    pub concurrency: usize,
+    /// How they share an attempt; `None` for one attempt each.
+    pub batching: Option<Batching>,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self { concurrency: usize::MAX, batching: None }
+    }
 }
 
 /// How deliveries share an attempt: it is made as soon as one of these is reached.

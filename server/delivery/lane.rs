@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::engine::{Batching, Leased};
+use super::engine::{Batching, Dispatch, Leased};
 use crate::clock::{Stopwatch, Timestamp};
 
 /// How much may be in hand.
@@ -62,6 +62,14 @@ struct Waiting<P> {
 
 /// Deliveries in hand, each with its right to be.
 pub(super) type InHand<P> = Vec<(Slot<P>, Leased<P>)>;
+
+/// What a worker finds that takes deliveries one by one.
+pub(super) enum Next<P> {
+    /// One, and whether another worker must be started for those behind it.
+    One(Slot<P>, Leased<P>, bool),
+    /// Nothing to do for this worker.
+    End,
+}
 
 /// What a worker that gathers finds.
 pub(super) enum Gathered<P> {
@@ -142,20 +150,15 @@ impl<P> Lanes<P> {
     }
 
     /// Puts a delivery into its lane; answers whether a worker must be started for it.
-    pub(super) fn push(
-        &self,
-        mut slot: Slot<P>,
-        job: Leased<P>,
-        batching: Option<Batching>,
-    ) -> Option<Arc<str>> {
+    pub(super) fn push(&self, mut slot: Slot<P>, job: Leased<P>, dispatch: Dispatch) -> Option<Arc<str>> {
         let name = Arc::clone(&slot.lane);
         slot.id = Some(job.id.clone());
         let mut inner = self.lock();
         inner.ids.insert(job.id.clone());
-        let concurrency = self.limits.concurrency;
+        let concurrency = self.limits.concurrency.min(dispatch.concurrency);
         let lane = inner.lane(&name);
         lane.queue.push_back(Waiting { slot, job, waited: Stopwatch::start() });
-        if let (Some(gatherer), Some(batching)) = (&lane.gatherer, batching) {
+        if let (Some(gatherer), Some(batching)) = (&lane.gatherer, dispatch.batching) {
             if lane.queue.len() >= batching.most {
                 gatherer.notify_one();
             }
@@ -166,17 +169,22 @@ impl<P> Lanes<P> {
         start.then_some(name)
     }
 
-    /// The next delivery for a worker; `None` ends the worker.
-    pub(super) fn pop(&self, name: &str) -> Option<(Slot<P>, Leased<P>)> {
+    /// The next delivery for a worker.  The destination may take more at a time than it did, or fewer.
+    pub(super) fn pop(&self, name: &str, dispatch: Dispatch) -> Next<P> {
+        let concurrency = self.limits.concurrency.min(dispatch.concurrency);
         let mut inner = self.lock();
         let closed = inner.closed;
-        let lane = inner.lanes.get_mut(name)?;
-        let next = if closed { None } else { lane.queue.pop_front() };
-        if next.is_none() {
+        let Some(lane) = inner.lanes.get_mut(name) else { return Next::End };
+        let ends = closed || lane.workers > concurrency.max(1);
+        let next = if ends { None } else { lane.queue.pop_front() };
+        let Some(Waiting { slot, job, .. }) = next else {
             lane.workers -= 1;
-        }
-        inner.forget_if_idle(name);
-        next.map(|Waiting { slot, job, .. }| (slot, job))
+            inner.forget_if_idle(name);
+            return Next::End;
+        };
+        let more = !lane.queue.is_empty() && lane.workers < concurrency;
+        lane.workers += usize::from(more);
+        Next::One(slot, job, more)
     }
 
     /// What there is for a worker of a lane whose deliveries share attempts.  `mine` says that it is the one that has waited.
@@ -370,18 +378,51 @@ mod tests {
     fn workers_are_started_up_to_the_concurrency_and_end_when_the_queue_is_empty() {
         let lanes = lanes();
         let a: Arc<str> = Arc::from("a");
-        let started =
-            ["1", "2", "3"].map(|id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), None).is_some());
+        let started = ["1", "2", "3"]
+            .map(|id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), Dispatch::default()).is_some());
         assert_eq!(started, [true, true, false]);
         let mut seen = Vec::new();
-        while let Some((_slot, job)) = lanes.pop("a") {
+        while let Next::One(_slot, job, more) = lanes.pop("a", Dispatch::default()) {
             seen.push(job.id);
+            assert!(!more, "there are two");
         }
         assert_eq!(seen, ["1", "2", "3"]);
     }
 
+    #[test]
+    fn a_destination_that_takes_more_gets_more_workers_and_one_that_takes_fewer_loses_them() {
+        let lanes = Lanes::<()>::new(Limits { concurrency: 3, lane: 9, total: 99 });
+        let a: Arc<str> = Arc::from("a");
+        let at_a_time = |concurrency| Dispatch { concurrency, batching: None };
+        let pushed = |id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), at_a_time(1)).is_some();
+        assert_eq!(["1", "2", "3", "4", "5", "6"].map(pushed), [true, false, false, false, false, false]);
+        let mut slots = Vec::new();
+        let mut pop = |concurrency| match lanes.pop("a", at_a_time(concurrency)) {
+            Next::One(slot, job, more) => {
+                slots.push(slot);
+                Some((job.id, more))
+            }
+            Next::End => None,
+        };
+        assert_eq!(pop(1), Some(("1".into(), false)));
+        assert_eq!(pop(2), Some(("2".into(), true)), "the first answered: another is started");
+        assert_eq!(pop(9), Some(("3".into(), true)), "no more than three");
+        assert_eq!(pop(9), Some(("4".into(), false)));
+        assert_eq!(pop(1), None, "one of three ends");
+        assert_eq!(pop(1), None, "another");
+        assert_eq!(pop(1), Some(("5".into(), false)), "the last stays");
+        assert_eq!(pop(0), Some(("6".into(), false)), "whatever it is told");
+        assert_eq!(pop(1), None, "nothing is left");
+        drop(slots);
+        assert!(lanes.lock().lanes.is_empty());
+    }
+
     fn batching(most: usize) -> Option<Batching> {
         Some(Batching { most, wait: Duration::from_secs(60), bytes: 10 })
+    }
+
+    fn gathering(most: usize) -> Dispatch {
+        Dispatch { batching: batching(most), ..Dispatch::default() }
     }
 
     fn gather(
@@ -401,7 +442,7 @@ mod tests {
     #[test]
     fn one_worker_gathers_until_there_are_enough_or_the_first_has_waited_long_enough() {
         let (lanes, a, now) = (lanes(), Arc::from("a"), Timestamp::default());
-        let push = |id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), batching(2)).is_some();
+        let push = |id| lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), gathering(2)).is_some();
         assert!(push("1"));
         assert_eq!(gather(&lanes, 2, false, 1, now), None);
         assert!(!push("2"), "the one that waits takes it");
@@ -417,7 +458,7 @@ mod tests {
     fn a_batch_is_bounded_by_its_bytes_and_a_full_lane_waits_for_nothing() {
         let (lanes, a, now) = (lanes(), Arc::from("a"), Timestamp::default());
         for id in ["1", "2", "3", "4"] {
-            lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), batching(9));
+            lanes.push(lanes.reserve(&a, 0).unwrap(), job(id), gathering(9));
         }
         assert_eq!(gather(&lanes, 9, false, 4, now), Some(vec!["1".into(), "2".into()]));
         let later = now + Duration::from_secs(60);

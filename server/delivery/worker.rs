@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 
 use super::completion::Completion;
 use super::engine::{Attempt, Channel, Leased, Shared};
-use super::lane::{Gathered, InHand, Slot};
+use super::lane::{Gathered, InHand, Next, Slot};
 use super::machine::{Input, Outcome, Status, next};
 use super::model::State;
 use super::order::Sequence;
@@ -22,24 +22,34 @@ const PANICKED: &str = "the attempt failed inside the server; the log has the de
 
 /// Puts a delivery into its lane, and starts a worker if there is need of one.
 pub(super) fn submit<C: Channel>(shared: &Arc<Shared<C>>, slot: Slot<C::Payload>, job: Leased<C::Payload>) {
-    let batching = shared.channel.batching(&job.lane);
-    if let Some(lane) = shared.lanes.push(slot, job, batching) {
-        shared.tracker.spawn(work(Arc::clone(shared), lane));
+    let dispatch = shared.channel.dispatch(&job.lane);
+    if let Some(lane) = shared.lanes.push(slot, job, dispatch) {
+        start(shared, lane);
     }
+}
+
+fn start<C: Channel>(shared: &Arc<Shared<C>>, lane: Arc<str>) {
+    shared.tracker.spawn(work(Arc::clone(shared), lane));
 }
 
 async fn work<C: Channel>(shared: Arc<Shared<C>>, lane: Arc<str>) {
     let mut waited = false;
     loop {
         // Asked each time: the endpoint may have been changed.
-        match shared.channel.batching(&lane) {
+        let dispatch = shared.channel.dispatch(&lane);
+        match dispatch.batching {
             None if waited => {
                 shared.lanes.stop_gathering(&lane);
                 waited = false;
             }
-            None => match shared.lanes.pop(&lane) {
-                Some((slot, job)) => attempt_one(&shared, slot, job).await,
-                None => return,
+            None => match shared.lanes.pop(&lane, dispatch) {
+                Next::One(slot, job, more) => {
+                    if more {
+                        start(&shared, Arc::clone(&lane));
+                    }
+                    attempt_one(&shared, slot, job).await;
+                }
+                Next::End => return,
             },
             Some(batching) => {
                 let weight = |job: &Leased<C::Payload>| shared.channel.weight(job);

@@ -17,7 +17,7 @@ use super::{health, store};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::db::{Conn, Db, revision};
 use crate::delivery::limit::{Limit, store as limits};
-use crate::delivery::{Attempt, Batching, Channel, Leased, Outcome, Policy, Room, Table};
+use crate::delivery::{Attempt, Channel, Dispatch, Leased, Outcome, Policy, Room, Table};
 use crate::error::Result;
 use crate::event::Fact;
 
@@ -39,6 +39,8 @@ pub struct WebhookChannel {
     pub tally: Arc<Tally>,
     /// Counts the requests of batches.
     pub db: Db,
+    /// Keeps requests to those apart that do not answer.
+    pub pace: health::Pace,
 }
 
 impl WebhookChannel {
@@ -61,6 +63,9 @@ impl WebhookChannel {
 
     /// Makes a request to an endpoint, if it can have one, and notes what came of it.
     async fn request(&self, endpoint: &Endpoint, request: impl Future<Output = Attempt>) -> Attempt {
+        if endpoint.pulse.is_silent() {
+            self.pace.turn().await;
+        }
         let stopwatch = Stopwatch::start();
         let attempt = request.await;
         let succeeded = attempt.outcome == Outcome::Succeeded;
@@ -149,9 +154,12 @@ impl Channel for WebhookChannel {
         }
     }
 
-    fn batching(&self, lane: &str) -> Option<Batching> {
-        let endpoint = self.directory.find(lane)?;
-        (endpoint.mode == DeliveryMode::Batched).then_some(endpoint.batching)
+    fn dispatch(&self, lane: &str) -> Dispatch {
+        let Some(endpoint) = self.directory.find(lane) else {
+            return Dispatch::default();
+        };
+        let batching = (endpoint.mode == DeliveryMode::Batched).then_some(endpoint.batching);
+        Dispatch { concurrency: endpoint.pulse.width(), batching }
     }
 
     fn weight(&self, job: &Leased<Arc<Fact>>) -> usize {

@@ -41,7 +41,7 @@ use crate::rpc::http::Health;
 use crate::rpc::methods::Methods;
 use crate::settings::{self, SettingsService};
 use crate::telemetry::Metrics;
-use crate::webhook::health::Keeper;
+use crate::webhook::health::{Keeper, Pace};
 use crate::webhook::stats::Tally;
 use crate::webhook::{Clients, Defaults, Directory, Guard, Rules, Sender, WebhookChannel, WebhookFanout};
 use arc_swap::ArcSwap;
@@ -234,6 +234,7 @@ impl Wired {
             sender: Arc::clone(&sender),
             tally: Arc::clone(&tally),
             db: db.clone(),
+            pace: Pace::default(),
         };
         let webhook_engine = Engine::new(parts.clone(), &mut writer, Arc::new(channel), config.webhooks);
         let webhook_fanout = WebhookFanout {

@@ -3,6 +3,8 @@
 //! # Who is who
 //! * The [`Pulse`] is what this node knows of an endpoint, in memory; the [`Chart`] what it has to do about endpoints.
 //! * The [`breaker`] decides whether requests go out, or a probe only.  It is this node's own, and starts closed.
+//! * The [`ramp`] says how many requests go out at a time.  It is this node's own, too, and starts with one.
+//! * The [`Pace`] keeps requests to those that did not answer the last time apart.
 //! * The [`record`] is what all nodes know together, a row of `webhook_health`.
 //! * The [`verdict`] says what follows from a record, and the [`Keeper`] does it.
 //! * A [`notice`] is an event about an endpoint, kept in the transaction of what was decided until it is published.
@@ -15,12 +17,15 @@
 pub mod breaker;
 mod keeper;
 pub mod notice;
+mod pace;
 mod pulse;
+pub mod ramp;
 pub mod record;
 pub(super) mod store;
 pub mod verdict;
 
 pub use keeper::Keeper;
+pub use pace::Pace;
 pub use pulse::{Chart, Pulse};
 pub use record::Record;
 pub use verdict::Thresholds;

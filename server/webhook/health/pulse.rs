@@ -1,6 +1,6 @@
 //! What one node knows of how an endpoint fares, in memory.
 //!
-//! A success of an endpoint that is well is one of many: it costs two atomic reads, and is noted once an hour.  Everything
+//! A success of an endpoint that is well is one of many: it costs three atomic reads, and is noted once an hour.  Everything
 //! else goes through the endpoint's own lock.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::breaker::{Breaker, Leave};
+use super::ramp::Ramp;
 use super::record::Noted;
 use crate::clock::Timestamp;
 use crate::delivery::{Attempt, Outcome};
@@ -20,6 +21,7 @@ const HOUR: i64 = 60 * 60;
 const ERROR_LIMIT: usize = 500;
 const GONE: i32 = 410;
 const TOO_MANY_REQUESTS: i32 = 429;
+const UNAVAILABLE: i32 = 503;
 
 /// How an endpoint fares, as this node sees it.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Pulse {
     troubled: AtomicBool,
     /// The hour whose first success was noted.
     hour: AtomicI64,
+    ramp: Ramp,
     state: Mutex<State>,
 }
 
@@ -53,7 +56,7 @@ impl Pulse {
     /// That of an endpoint of which nothing is known.
     pub fn new(id: Arc<str>) -> Arc<Self> {
         let (troubled, hour) = (AtomicBool::new(false), AtomicI64::new(i64::MIN));
-        Arc::new(Self { id, troubled, hour, state: Mutex::default() })
+        Arc::new(Self { id, troubled, hour, ramp: Ramp::default(), state: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,8 +90,19 @@ impl Pulse {
         if self.is_troubled() { self.lock().breaker.start(now) } else { Leave::Free }
     }
 
+    /// How many requests may be under way at a time.
+    pub fn width(&self) -> usize {
+        self.ramp.width()
+    }
+
+    /// Whether it did not answer the last request, nor most of those before.
+    pub fn is_silent(&self) -> bool {
+        self.ramp.is_silent()
+    }
+
     /// Lets requests go out again: somebody changed where they lead, or switched the endpoint on.
     pub fn forgive(&self) {
+        self.ramp.begin();
         self.change(|state| state.breaker = Breaker::default());
     }
 
@@ -142,6 +156,7 @@ impl Chart {
     }
 
     fn success(&self, pulse: &Arc<Pulse>, now: Timestamp) {
+        pulse.ramp.answered();
         let hour = now.seconds().div_euclid(HOUR);
         if !pulse.is_troubled() && pulse.hour.load(Ordering::Relaxed) == hour {
             return;
@@ -159,6 +174,10 @@ impl Chart {
     fn failure(&self, pulse: &Arc<Pulse>, attempt: &Attempt, now: Timestamp) {
         let (status, error) = (attempt.response_status, attempt.error.as_deref().unwrap_or_default());
         let gone = status == Some(GONE);
+        match status {
+            None | Some(TOO_MANY_REQUESTS | UNAVAILABLE) => pulse.ramp.failed(),
+            Some(_) => pulse.ramp.answered(),
+        }
         let error: String = error.chars().filter(|c| *c != '\0').take(ERROR_LIMIT).collect();
         let (queue, recovered) = pulse.change(|state| {
             let was_open = state.breaker.is_open();
@@ -262,6 +281,30 @@ mod tests {
         assert_eq!(chart.take_changed().len(), 1);
         let failing = pulse.take().failing.unwrap();
         assert_eq!((failing.since, failing.failures), (at(1), 2));
+    }
+
+    #[test]
+    fn who_answers_gets_more_at_a_time_and_who_is_silent_or_overloaded_less() {
+        let (chart, pulse) = (Chart::default(), Pulse::new("wh_1".into()));
+        let silent = || Attempt::failed(Outcome::Retry { after: None }, "no answer");
+        for (attempt, width) in [
+            (silent(), 1),
+            (Attempt::new(Outcome::Succeeded), 1),
+            (Attempt::new(Outcome::Succeeded), 2),
+            (failed(500), 3),
+            (failed(404), 4),
+            (failed(503), 2),
+            (failed(200), 3),
+            (failed(302), 4),
+            (failed(429), 2),
+            (silent(), 1),
+        ] {
+            chart.note(&pulse, &attempt, at(1));
+            assert_eq!(pulse.width(), width, "{:?}", attempt.response_status);
+        }
+        (0..9).for_each(|_| chart.note(&pulse, &Attempt::new(Outcome::Succeeded), at(1)));
+        pulse.forgive();
+        assert_eq!(pulse.width(), 1, "it may be another host");
     }
 
     #[test]
