@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::notification::registry::Unread;
 use crate::rpc::{server, tls};
 use crate::secret::SecretText;
-use crate::webhook::CONCURRENCY;
 
 /// The process's configuration.
 #[derive(Debug, Clone)]
@@ -85,7 +84,7 @@ impl Config {
             tls: None,
             port: server::Limits::default(),
             unread: Unread::default(),
-            webhooks: Limits { concurrency: CONCURRENCY, lane: 512, total: 16_384 },
+            webhooks: Limits::default(),
             lease: node::LEASE,
             hints: true,
         }

@@ -27,6 +27,15 @@ pub struct Limits {
     pub total: usize,
 }
 
+/// Attempts at a time to one destination, unless it is said otherwise.
+pub const CONCURRENCY: usize = 64;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { concurrency: CONCURRENCY, lane: 512, total: 16_384 }
+    }
+}
+
 /// The lanes of one channel.
 pub struct Lanes<P> {
     limits: Limits,

@@ -47,7 +47,7 @@ mod worker;
 pub use block::{Hold, Room};
 pub use completion::{Completion, Effect, Ledger};
 pub use engine::{Attempt, Batching, Channel, Dispatch, Engine, Leased};
-pub use lane::{Limits, Slot};
+pub use lane::{CONCURRENCY, Limits, Slot};
 pub use machine::{Input, Outcome, Policy, Status, next};
 pub use model::{State, Table};
 pub use node::Node;

@@ -57,7 +57,6 @@ pub use erase::WebhookTraces;
 pub use failure::Failure;
 pub use fanout::WebhookFanout;
 pub use guard::Guard;
-pub use health::ramp::CONCURRENCY;
 pub use mode::DeliveryMode;
 pub use policy::{Defaults, RetryPolicy};
 pub use proxy::Proxy;

@@ -19,7 +19,7 @@ mod keeper;
 pub mod notice;
 mod pace;
 mod pulse;
-pub mod ramp;
+mod ramp;
 pub mod record;
 pub(super) mod store;
 pub mod verdict;

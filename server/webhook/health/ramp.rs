@@ -6,8 +6,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Requests under way to one endpoint, at most.
-pub const CONCURRENCY: usize = 64;
+use crate::delivery::CONCURRENCY;
 
 /// How many requests an endpoint may have under way; 0 is one, to an endpoint that did not answer the last one.
 #[derive(Debug)]
