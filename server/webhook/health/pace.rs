@@ -10,6 +10,8 @@ use crate::clock::Stopwatch;
 
 /// Between two of them, in microseconds.  Those that are dead are only probed soon, so that there are few.
 const GAP: u64 = 2_000;
+/// The longest wait, in microseconds: the delivery is leased meanwhile, and a drain waits for it.
+const LONGEST: u64 = 1_000_000;
 
 /// Says when the next one goes out.
 #[derive(Debug)]
@@ -37,7 +39,8 @@ impl Pace {
 
     /// How long who asks now has to wait.
     fn wait(&self, now: u64) -> u64 {
-        let next = |ends: u64| Some(ends.max(now).saturating_add(GAP));
+        let latest = now.saturating_add(LONGEST);
+        let next = |ends: u64| Some(ends.max(now).saturating_add(GAP).min(latest));
         let ends = self.ends.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         ends.unwrap_or_else(|ends| ends).saturating_sub(now)
     }
@@ -55,5 +58,6 @@ mod tests {
         assert_eq!(waits, [GAP, 2 * GAP, 3 * GAP]);
         assert_eq!(pace.wait(10 + 3 * GAP), GAP, "what is left of the crowd");
         assert_eq!(pace.wait(10 + 9 * GAP), 0);
+        assert_eq!((0..10_000).map(|_| pace.wait(10 + 9 * GAP)).max(), Some(LONGEST));
     }
 }

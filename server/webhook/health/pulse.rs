@@ -175,6 +175,8 @@ impl Chart {
         let (status, error) = (attempt.response_status, attempt.error.as_deref().unwrap_or_default());
         let gone = status == Some(GONE);
         match status {
+            // As for the breaker: nothing went anywhere.
+            None if attempt.outcome == Outcome::Refused => {}
             None | Some(TOO_MANY_REQUESTS | UNAVAILABLE) => pulse.ramp.failed(),
             Some(_) => pulse.ramp.answered(),
         }
@@ -296,6 +298,7 @@ mod tests {
             (failed(503), 2),
             (failed(200), 3),
             (failed(302), 4),
+            (Attempt::failed(Outcome::Refused, "the address is refused"), 4),
             (failed(429), 2),
             (silent(), 1),
         ] {
